@@ -19,8 +19,8 @@ from ..plan.stage import start_inputs
 from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config import RunConfig
 from ..stages.context import Context
+from ..stages.finetune import labelled_examples
 from ..stages.kind import StageKind, StageRun, Training, register_kind, register_planner
-from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
 
 

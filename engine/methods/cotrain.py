@@ -24,8 +24,8 @@ from ..recipe.config import RunConfig
 from ..stages.context import Context
 from ..stages.datasets import capped
 from ..stages.decision_files import DecisionFiles
+from ..stages.finetune import labelled_examples
 from ..stages.kind import StageKind, StageRun, Training, register_kind, register_planner
-from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
 from ..storage.run_warning import RunWarning
 from ..training.objectives import cross_entropy

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 from ... import ConfigError
@@ -140,9 +139,7 @@ class _Given:
     def __getattr__(self, name: str) -> Any:
         key, known = self._path + _KEYS.get(name, name), name not in _OF_TRAINING
         value, made = getattr(self._table, name), getattr(type(self._table), name, None)
-        if known and (
-            key in self._stage.settings or any(key == shared or key.startswith(f"{shared}.") for shared in SHARED)
-        ):
+        if known and (key in self._stage.settings or f"{key}.".startswith(_SHARED)):
             return value
         if isinstance(made, property) or callable(made):
             return made.__get__(self)
@@ -163,15 +160,10 @@ def fingerprint(stage: Stage, inputs: dict[str, str], data: dict[str, str]) -> d
     flat: dict[str, Any] = {"numerics": NUMERICS, "identity": IDENTITY, "kind": stage.kind, "seed": stage.seed}
     flat |= {f"input.{k}": v for k, v in sorted(inputs.items())}
     flat |= {f"data.{k}": v for k, v in sorted(data.items())}
-    flat |= _flatten("plan.", stage.options | ({"additions": stage.additions} if stage.additions else {}))
-    flat |= {key: str(value) if isinstance(value, Path) else value for key, value in stage.settings.items()}
-    return json.loads(json.dumps(flat, default=str))  # type: ignore[no-any-return]
+    flat |= {f"plan.{k}": v for k, v in stage.options.items()} | {f"plan.joined.{k}": True for k in stage.additions}
+    return json.loads(json.dumps(flat | stage.settings, default=str))  # type: ignore[no-any-return]
 
 
 def digest(record: dict[str, Any]) -> str:
     """A short name of a fingerprint."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _flatten(prefix: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{prefix}{name}": value for name, value in table.items()}

@@ -52,15 +52,11 @@ def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
     path = context.config.model.path
     if "base" not in digests and path is not None:
         if str(path) not in context.digests:
-            context.digests[str(path)] = digest({p.name: sha256_file(p) for p in _model_files(path)})
+            files = [path / "config.json", *sorted(path.glob("*.safetensors"))]
+            context.digests[str(path)] = digest({file.name: sha256_file(file) for file in files})
         digests["base"] = context.digests[str(path)]
     digests["tokenizer"] = context.tokenizer.fingerprint
     return digests | digests_of(context, stage)
-
-
-def _model_files(path: Path) -> list[Path]:
-    """What a model folder consists of: its configuration and its weights, in one file or in several."""
-    return [path / "config.json", *sorted(path.glob("*.safetensors"))]
 
 
 def run_folders(paths: Sequence[str | Path]) -> tuple[Path, ...]:

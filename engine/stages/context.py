@@ -122,10 +122,6 @@ class Context:
         special[self.tokenizer.vocab_size :] = True
         return special
 
-    def load_base(self, stage: Stage, role: str = "base") -> Encoder:
-        """The encoder that a stage starts from: an input's, or the model folder that the recipe names."""
-        return load_encoder(self.input_folder(stage, role)).to(self.device)
-
     def check_base(self, stage: Stage) -> None:
         """Raises ModelError if the recipe's model folder, where the stage starts from it, cannot be loaded."""
         if "base" not in stage.inputs and self.config.model.path is not None:

@@ -105,13 +105,11 @@ class Datasets:
         files = [(s.dev, s.language) for s in self.config.sources if s.dev is not None]
         return self._store(files, self.config.task, labelled=True, whole=True)
 
-    @property
-    def source_switched(self) -> TokenStore:
-        """The texts of `source.train` in which words were replaced by `augment.code_switch`, with their labels."""
-        return self.source_mixed(self.config.augment.code_switch.dictionaries)
-
     def source_mixed(self, dictionaries: Sequence[Path]) -> TokenStore:
-        """The same with other dictionaries than the recipe's, in UTF-8."""
+        """The texts of `source.train` in which words were replaced by those of dictionaries, with their labels.
+
+        Other dictionaries than those of `augment.code_switch` are in UTF-8.
+        """
         source = self.config.source
         files = [(_need(source.train, "source.train"), source.language)]
         return self._store(files, self.config.task, labelled=True, switch=tuple(dictionaries))

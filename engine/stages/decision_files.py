@@ -33,12 +33,19 @@ class DecisionFiles:
 
     def exist(self, context: Context, folder: Path) -> bool:
         """Whether the stage in `folder` has decided, the same for all processes; what is damaged is decided again."""
+
+        def problem() -> str:
+            try:
+                self.verified(folder)
+            except ModelError as error:
+                return str(error).partition("; ")[0]
+            return ""
+
         if not context.processes.rank_zero_only((folder / self.record).exists):
             return False
-        problem = context.processes.rank_zero_only(lambda: self._problem(folder))
-        if problem:
-            context.warn(damage(f"{problem}; it is made anew", {self.record: problem}))
-        return not problem
+        if found := context.processes.rank_zero_only(problem):
+            context.warn(damage(f"{found}; it is made anew", {self.record: found}))
+        return not found
 
     def write(self, folder: Path, record: Mapping[str, Any], data: bytes, **values: Any) -> None:
         """Writes the data, then the record of it with these further values."""
@@ -69,13 +76,6 @@ class DecisionFiles:
     def arrays(self, folder: Path) -> dict[str, np.ndarray]:
         """The data as arrays, where it is a safetensors file; errors as of `verified`."""
         return load(self.verified(folder)[1])
-
-    def _problem(self, folder: Path) -> str:
-        try:
-            self.verified(folder)
-        except ModelError as error:
-            return str(error).partition("; ")[0]
-        return ""
 
 
 DECISION = DecisionFiles("decision.json", "decision.safetensors")

@@ -17,8 +17,8 @@ from ..training.objectives import cross_entropy
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
 from .decision_files import DECISION
+from .finetune import labelled_examples
 from .kind import VOTERS, StageKind, StageRun, Training, register_kind
-from .mixture import labelled_examples
 from .outside import outside_digests, outside_notes
 from .pool import by_target, load_pool, pool_store, pool_tokens, target_examples
 from .round_decision import Rules, collect_votes, decide, if_gold, record

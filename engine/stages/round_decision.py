@@ -25,7 +25,7 @@ from ..pseudolabels.diagnostics import (
     low_agreement,
     require_accepted,
 )
-from ..pseudolabels.filters import REASONS, Decision, Reason, SourceDecision, source_consistency
+from ..pseudolabels.filters import REASONS, Decision, Reason, source_consistency
 from ..pseudolabels.filters import decide as accept
 from ..pseudolabels.quality import calibration_bins, pseudo_label_quality
 from ..pseudolabels.round import RoundDecision
@@ -85,18 +85,6 @@ class Rules:
         known = gold >= 0
         counts = count_units(gold[known], labels, unit=unit, sentence_of_item=example[known]).counts()
         return choose_accepted(self.table.accept, decision, voted.votes.min_confidence.numpy(), units, counts)
-
-    def keep(self, source: Voted, in_play: np.ndarray, alpha: float) -> SourceDecision:
-        """The filter on the labelled source examples that are still in play, bool [N]."""
-        return source_consistency(
-            source.votes,
-            source.gold,
-            kept=in_play,
-            example_of_item=source.example,
-            rule=self.table.source_filter,
-            alpha=alpha,
-            labels=self.labels,
-        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +151,16 @@ def decide(votes: RoundVotes, rules: Rules) -> StageDecision:
     choice = choices[rules.table.alpha.data]
     parts = [rules.accept(text, choice.alpha) for text in votes.texts]
     whole = Decision(**{n: np.concatenate([getattr(d, n) for d in parts]) for n in vars(parts[0])})
-    source = rules.keep(votes.source["kept"], votes.in_play, choice.alpha)
+    kept, table = votes.source["kept"], rules.table
+    source = source_consistency(
+        kept.votes,
+        kept.gold,
+        kept=votes.in_play,
+        example_of_item=kept.example,
+        rule=table.source_filter,
+        alpha=choice.alpha,
+        labels=rules.labels,
+    )
     return StageDecision(choice, whole, source, {name: each.alpha for name, each in choices.items()}, parts)
 
 

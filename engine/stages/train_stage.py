@@ -16,7 +16,7 @@ from ...model import MaskedLM, TaskModel
 from ...model.weights import frozen_hash, tensors_hash
 from ...tasks import task_of
 from ..training.batch_source import BatchSource, Objective
-from ..training.checkpoint import load_latest, save_checkpoint
+from ..training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from ..training.distributed import ProcessGroup
 from ..training.loop import Loop, StepResult, Trace
 from .context import freeze
@@ -318,9 +318,7 @@ class BestEpoch:
             ModelError: their file is damaged.
         """
         self._processes.rank_zero_only(lambda: True)
-        checkpoint = load_latest(self._folder, fingerprint=self._fingerprint)
-        if checkpoint is None:  # the end of a stage is always looked at
-            raise ModelError(f"{self._folder}: the best weights of the stage cannot be read back; run it again")
+        checkpoint = _saved(self._folder, self._fingerprint)
         loop.weights.load({name.removeprefix("model."): tensor for name, tensor in checkpoint.tensors.items()})
         return {"kept_step": checkpoint.step, "dev_score": checkpoint.meta["score"]}
 
@@ -359,10 +357,7 @@ class MeanOfLast:
         self._processes.rank_zero_only(lambda: True)
         total = dict[str, Tensor]()
         for step in self._points:
-            checkpoint = load_latest(self._folder / str(step), fingerprint=self._fingerprint)
-            if checkpoint is None:  # each is passed before the end
-                raise ModelError(f"{self._folder}: the weights of step {step} cannot be read back; run the stage again")
-            for name, tensor in checkpoint.tensors.items():
+            for name, tensor in _saved(self._folder / str(step), self._fingerprint).tensors.items():
                 total[name] = tensor.double() + total.get(name, 0.0)
         loop.weights.load({name.removeprefix("model."): total[name] / len(self._points) for name in total})
         return {"kept_steps": self._points}
@@ -371,3 +366,10 @@ class MeanOfLast:
 def _weights(loop: Loop) -> dict[str, Tensor]:
     tensors, _ = loop.state()
     return {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+
+
+def _saved(folder: Path, fingerprint: Mapping[str, Any]) -> Checkpoint:
+    """What was kept on the way; each place is passed before the end."""
+    if (found := load_latest(folder, fingerprint=fingerprint)) is None:
+        raise ModelError(f"{folder}: the weights that were kept cannot be read back; run the stage again")
+    return found

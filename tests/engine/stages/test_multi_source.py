@@ -19,7 +19,7 @@ from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.stages.datasets import Datasets
-from xlt_engine.engine.stages.mixture import by_language, mixture
+from xlt_engine.engine.stages.finetune import by_language, mixture
 from xlt_engine.engine.summary.stage_table import aggregate, table_cells
 from xlt_engine.engine.summary.summary import build_summary
 
