@@ -19,9 +19,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from xlt_engine import ConfigError, DataError, ModelError
+from xlt_engine import ConfigError, DataError
 from xlt_engine.data import ItemView, TokenStore
-from xlt_engine.engine import Predictor
 from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.pseudolabels.filters import Reason, decide, source_consistency
 from xlt_engine.engine.stages.round_decision import earlier_records
@@ -440,17 +439,9 @@ def test_caps(ner: Finished) -> None:
     assert result.arrays("hard1")["target.pool"].sum() == 10
     assert result.decision("hard1")["items"] < ner.base.decision("hard1")["items"]
     assert result.stage("btf")["examples_per_epoch"] == [24, 24]
-    assert ner.again("btf.cap=10", 'btf.balance="down"').stage("btf")["examples_per_epoch"] == [10, 10]
-
-
-@pytest.mark.parametrize(
-    ("balance", "expected"), [("up", [24, 24]), ("down", [10, 10]), ("none", [24, 10]), ("temperature", [21, 13])]
-)
-def test_balance_of_btf(ner: Finished, balance: str, expected: list[int]) -> None:
-    result = ner.again(
-        "btf.cap=10", f'btf.balance="{balance}"', "btf.temperature=0.5", "selftrain.on=false", "arms.baseline=false"
-    )
-    assert result.stage("btf")["examples_per_epoch"] == expected
+    for balance, expected in (("down", [10, 10]), ("temperature", [21, 13])):
+        result = ner.again("btf.cap=10", f'btf.balance="{balance}"', "btf.temperature=0.5", "selftrain.on=false")
+        assert result.stage("btf")["examples_per_epoch"] == expected
 
 
 def test_control_arm(ner: Finished) -> None:
@@ -499,20 +490,6 @@ def test_nothing_accepted_stops_the_run_and_loses_nothing(ner: Finished) -> None
     # What the failed recipe had not reached is still there, and still right.
     assert [d.split("/")[-1] for d in done] == ["hard1"]
     assert Result(ner.run, where, []).trace("hard2") == ner.base.trace("hard2")
-
-
-def test_changed_weights_are_noticed(ner: Finished) -> None:
-    """A stage is verified against the hashes that were written when it was made, and made anew to the same bits."""
-    shutil.copytree(ner.run.folder / "base", ner.run.folder / "spoilt")
-    weights = Result(ner.run, "spoilt", []).path("soft1") / "model.safetensors"
-    data = weights.read_bytes()
-    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(ModelError, match=r"soft1/model\.safetensors has changed since it was written"):
-        Predictor(weights.parent)
-    done = ner.run.run(FAST, where="spoilt").done
-    assert [stage.split("/")[-1] for stage in done] == ["soft1"]
-    assert weights.read_bytes() == data
-    assert [w["name"] for w in ner.run.stage("de/soft1", "spoilt")["warnings"]][0] == "damaged"
 
 
 def test_model_folder_as_base(ner: Finished) -> None:
