@@ -171,9 +171,9 @@ def _function(node: ast.AST, path: Path) -> Function | None:
 def recipe_keys() -> str:
     """Values that a recipe can set: the leaves of the dataclasses below `RunConfig`."""
     from xlt_engine.engine import RunConfig
-    from xlt_engine.engine.recipe.schema import places
+    from xlt_engine.engine.recipe.schema import key_paths
 
-    keys = list(places(RunConfig))
+    keys = list(key_paths(RunConfig))
     again = sum("reader" in key[1:] for key in keys)
     names = len({key[-1] for key in keys})
     return f"{len(keys) - again}, of {names} names; {again} more are those of [reader], for single languages"

@@ -6,7 +6,7 @@ A toy: a class is a range of token ids. Your own encoder comes from `xlt_engine.
 import torch
 
 from xlt_engine.data import derive_seed, pack
-from xlt_engine.engine.pseudolabels.round import Judgement, self_training_round
+from xlt_engine.engine.pseudolabels.round import RoundDecision, self_training_round
 from xlt_engine.kernels import soft_label_loss, voter_cross_entropy, votes
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel, VoterHeads
 
@@ -39,20 +39,20 @@ def main() -> None:
     fit(teacher, source, voter_cross_entropy, gold, epochs=4)
     student = TaskModel(Encoder(CONFIG, seed=0), VoterHeads(32, 2), "classification", ("negative", "positive"))
 
-    def learn_hard(student: TaskModel, judged: Judgement) -> None:
-        keep = torch.tensor([*judged.source.keep, *judged.target.keep]).nonzero()[:, 0]
-        labels = torch.cat([gold, torch.from_numpy(judged.target.label)])[keep]
+    def learn_hard(student: TaskModel, decision: RoundDecision) -> None:
+        keep = torch.tensor([*decision.source.keep, *decision.target.keep]).nonzero()[:, 0]
+        labels = torch.cat([gold, torch.from_numpy(decision.target.label)])[keep]
         fit(student, [(source + target)[i] for i in keep], voter_cross_entropy, labels, epochs=2)
 
-    judged = self_training_round(
+    decision = self_training_round(
         *(teacher, student, gold),
         vote=torch.no_grad()(lambda model, side: votes(model(pack(source if side == "source" else target)))),
         learn_soft=lambda student, labels: fit(student, target, soft_label_loss, labels, epochs=12),
         learn_hard=learn_hard,
     )
-    right = (torch.from_numpy(judged.target.label) == hidden).float()
-    accepted = right[judged.target.keep].mean()
-    print(f"alpha {judged.choice.alpha:.2f}; right: all {right.mean():.3f}, accepted {accepted:.3f}")
+    right = (torch.from_numpy(decision.target.label) == hidden).float()
+    accepted = right[decision.target.keep].mean()
+    print(f"alpha {decision.choice.alpha:.2f}; right: all {right.mean():.3f}, accepted {accepted:.3f}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from xlt_engine import cli
 from xlt_engine.data import ItemView, Part, TaskBatches
 from xlt_engine.engine.plan import Stage
 from xlt_engine.engine.pseudolabels.thresholds import register_rule
+from xlt_engine.engine.stages.finetune import labelled_examples
 from xlt_engine.engine.stages.kind import StageKind, Training, register_kind, register_planner
-from xlt_engine.engine.stages.mixture import labelled_examples
 from xlt_engine.engine.training.objectives import cross_entropy
 
 
@@ -37,7 +37,7 @@ def plan(config, seed, stages):
     last = {stage.pair: stage for stage in stages if stage.kind == "hard"}
     return [
         Stage(f"{s.id}-replay", "replay", f"{s.name}-replay", s.arm, seed, s.training, s.targets,
-              inputs={"student": s.id}, settings=s.settings, order=s.order + 1)
+              inputs={"student": s.id}, order=s.order + 1)
         for s in last.values()
     ]  # fmt: skip
 

@@ -14,7 +14,6 @@ from ...data.readers.lines import read_lines
 from ...data.readers.problems import Problems
 from ...model import ClozeHead, ClozeModel, cloze_model, load_masked_lm
 from ..plan import Stage
-from ..plan.stage import common_settings
 from ..recipe.config import RunConfig
 from ..stages.context import Context
 from ..stages.kind import (
@@ -62,13 +61,13 @@ def verbaliser_pieces(config: RunConfig, labels: Sequence[str], tokenizer: Token
             stands for two labels; all of them are listed.
         DataError: a line of a file is wrong.
     """
-    table = read_verbaliser(config.cloze.verbaliser, encoding=config.reader.encoding)
-    faults = [f"no words for {label!r}; add a line" for label in labels if label not in table]
+    verbaliser = read_verbaliser(config.cloze.verbaliser, encoding=config.reader.encoding)
+    faults = [f"no words for {label!r}; add a line" for label in labels if label not in verbaliser]
     known = ", ".join(labels)
-    for name in (name for name in table if name not in labels):
-        faults.append(f"{next(iter(table[name].values()))}: {name!r} is no label; they are {known}")
+    for name in (name for name in verbaliser if name not in labels):
+        faults.append(f"{next(iter(verbaliser[name].values()))}: {name!r} is no label; they are {known}")
     pieces: dict[str, dict[int, str]] = {}
-    for name, words in table.items():
+    for name, words in verbaliser.items():
         for word, place in words.items():
             ids = tokenizer.encode_texts([word])[0].ids[1:-1]
             if len(ids) != 1 or ids == [tokenizer.unk_id]:
@@ -105,15 +104,13 @@ class Cloze(StageKind):
     """Nothing is trained: the masked-LM head of the input is asked for the classes' words."""
 
     name = "cloze"
+    trains = False
 
     def head(self, config: RunConfig) -> str:
         return self.name
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         return {}
-
-    def digests(self, context: Context, stage: Stage) -> dict[str, str]:
-        return {"verbaliser": verbaliser_digest(context)}
 
     def build(self, run: StageRun) -> Training:
         model = new_cloze_model(run.context, run.stage)
@@ -132,9 +129,9 @@ def cloze_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...]) -> list[
     for stage in stages:
         if stage.name in bases:
             name, order, label = bases[stage.name]
-            settings, names = common_settings(config), {"order": order, "label": label}
+            names = {"order": order, "label": label}
             where = f"{stage.id.rpartition('/')[0]}/{name}"
-            rest: dict[str, Any] = {"inputs": stage.inputs, "settings": settings} | names
+            rest: dict[str, Any] = {"inputs": stage.inputs} | names
             plan.append(Stage(where, "cloze", name, "cloze", seed, stage.training, stage.targets, **rest))
     return plan
 

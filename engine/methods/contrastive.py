@@ -15,12 +15,12 @@ from ...data.store.store import IGNORE
 from ...kernels import supervised_contrastive, voter_cross_entropy
 from ...model import TaskModel
 from ..plan import Stage
-from ..plan.stage import common_settings, stage_settings, start_inputs
+from ..plan.stage import start_inputs
 from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config import RunConfig
 from ..stages.context import Context
+from ..stages.finetune import labelled_examples
 from ..stages.kind import StageKind, StageRun, Training, register_kind, register_planner
-from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
 
 
@@ -73,6 +73,7 @@ class Align(StageKind):
     """Cross entropy and label alignment on the source and its translations, where there are any (Eq. 3)."""
 
     name = "align"
+    tables = ("contrastive.temperature", "contrastive.weight", "contrastive.align")
     chosen_by = ("contrastive",)
 
     def head(self, config: RunConfig) -> str:
@@ -87,7 +88,7 @@ class Align(StageKind):
         model = new_task_model(context, run.stage, "linear")
         warn_of_unseen(context, data.source_train, "source", context.config.source.language)
         batches = self.batches(run)
-        context.warn(slow_learning_rate(table.lr, len(batches)))
+        context.warn(slow_learning_rate(run.stage.training.lr, len(batches)))
         count, *rest = (len(labelled_examples(store)) for store in (data.source_train, *translations.values()))
         translated = sum(rest)
         notes: dict[str, Any] = {"source_examples": count, "translations": translated}
@@ -109,6 +110,7 @@ class Semantic(StageKind):
     """Goes on with the model of the first phase: cross entropy and semantic alignment on the translations (Eq. 5)."""
 
     name = "semantic"
+    tables = ("contrastive.temperature", "contrastive.semantic.weight")
     chosen_by = ("contrastive",)
 
     def head(self, config: RunConfig) -> str:
@@ -154,19 +156,13 @@ def contrastive_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...] = (
     if not table.on:
         return []
     where, training = f"seed-{seed}", config.training_of(table)
-    settings = common_settings(config) | stage_settings(config, "contrastive", table)
-    left_out = ("on", "translations", "originals", "semantic")
-    settings["contrastive"] = {k: v for k, v in settings["contrastive"].items() if k not in left_out}
-    rest: dict[str, Any] = {"inputs": start_inputs(config, seed), "settings": settings}
-    rest |= {"order": 25, "label": "label alignment"}
+    rest: dict[str, Any] = {"inputs": start_inputs(config, seed), "order": 25, "label": "label alignment"}
     # A smaller part has less to compare: "auto" does not halve these batches, and how they are cut decides the result.
     first = replace(training, micro_batch=training.fixed_micro_batch)
-    rest["settings"] = settings | ({"parts": first.fixed_micro_batch} if first.micro_batch else {})
+    rest["options"] = {"parts": first.fixed_micro_batch}
     plan = [Stage(f"{where}/la", "align", "la", "contrastive", seed, first, **rest)]
     if table.has_semantic:
-        semantic = {"lr": table.semantic.lr, "weight": table.semantic.weight}
         rest = {"inputs": {"start": f"{where}/la"}, "order": 26, "label": "semantic alignment"}
-        rest["settings"] = settings | {"semantic": semantic}
         # A text with its translations and its negatives is one, and is not cut.
         second = replace(training, lr=table.semantic.lr, micro_batch=0)
         plan.append(Stage(f"{where}/sa", "semantic", "sa", "contrastive", seed, second, **rest))

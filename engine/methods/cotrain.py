@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from ... import ModelError
 from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed, rng_for
@@ -27,14 +27,14 @@ from ...data.store.store import IGNORE
 from ...model import TaskModel, load_pooler
 from ..evaluation.voted import vote
 from ..plan import Stage
-from ..plan.stage import common_settings, stage_settings, start_inputs
+from ..plan.stage import start_inputs
 from ..pseudolabels.diagnostics import class_collapse, slow_learning_rate
 from ..recipe.config import RunConfig
 from ..stages.context import Context
 from ..stages.datasets import capped
 from ..stages.decision_files import DecisionFiles
+from ..stages.finetune import labelled_examples
 from ..stages.kind import StageKind, StageRun, Training, register_kind, register_planner
-from ..stages.mixture import labelled_examples
 from ..stages.models import new_task_model, warn_of_unseen
 from ..storage.run_warning import RunWarning
 from ..training.objectives import cross_entropy
@@ -108,9 +108,6 @@ def pick(
 
 
 FILES = DecisionFiles("picks.json", "picks.safetensors")
-_PICKS = ("threshold", "parts", "cap")
-_ELSEWHERE = ("on", "modes", "iterations", "pool", "start", "restart", "model", "second_uses_parallel_data", *_PICKS)
-"""Keys of [cotrain] that do not decide what a stage trains, or are not for all stages."""
 OTHER = {"a": "b", "b": "a"}
 _ORDER = {"co-a": 2000, "co-b": 3000, "self-a": 4000, "self-b": 5000}
 
@@ -120,6 +117,9 @@ class Cotrain(StageKind):
 
     name = "cotrain"
     chosen_by = ("cotrain",)
+
+    def also(self, config: RunConfig, stage: Stage) -> list[str]:
+        return ["cotrain.threshold", "cotrain.parts", "cotrain.cap", "cotrain.restart"] if stage.round > 1 else []
 
     def head(self, config: RunConfig) -> str:
         return "linear"
@@ -138,8 +138,8 @@ class Cotrain(StageKind):
         if stage.round == 1:
             warn_of_unseen(context, source, "source", context.config.source.language)
         else:
-            record = _picks(context, stage, run.folder)
-            parts += _picked_parts(context, stage, FILES.arrays(run.folder)["labels"])
+            record, labels = _picks(context, stage, run.folder)
+            parts += _picked_parts(context, stage, labels)
         model = _model(context, stage)
         batches = run.task_batches(parts)
         context.warn(slow_learning_rate(run.stage.training.lr, len(batches)))
@@ -153,6 +153,8 @@ class Cotrain(StageKind):
     def batches(self, run: StageRun) -> TaskBatches:
         source, *pools = self.inputs(run.context, run.stage).values()
         parts = [Part(ItemView(source), labelled_examples(source))]
+        if not pools:
+            return run.task_batches(parts)
         table = run.context.config.cotrain
         limit = pick_limit(len(parts[0].examples), table.parts)
         left = None if limit is None else limit * (run.stage.round - 1)
@@ -188,7 +190,7 @@ def _crossed(stage: Stage) -> bool:
 
 def _parallel(context: Context, stage: Stage) -> bool:
     """Whether an encoder that saw translations has a part in the result."""
-    reached = stage.settings["model"] == "b" or _crossed(stage)
+    reached = stage.options["model"] == "b" or _crossed(stage)
     return context.config.uses_parallel_data or (context.config.cotrain.second_uses_parallel_data and reached)
 
 
@@ -202,8 +204,8 @@ def _picked_parts(context: Context, stage: Stage, labels: np.ndarray) -> list[Pa
     ]
 
 
-def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
-    """The record of the stage's picks, which are made unless they are there.
+def _picks(context: Context, stage: Stage, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """The record of the stage's picks, which are made unless they are there, and all labels so far.
 
     Raises:
         ModelError: the picks are not those that were written.
@@ -215,15 +217,15 @@ def _picks(context: Context, stage: Stage, folder: Path) -> dict[str, Any]:
         data = save({"labels": picks.labels, "chosen": picks.chosen})
         warnings = context.warnings_as_json(said)
         context.processes.rank_zero_only(lambda: FILES.write(folder, made, data, warnings=warnings))
-    record = FILES.read(context, folder)
+    record, saved = FILES.read(context, folder)
     if done:
         context.restore_warnings(record["warnings"])
-    return record
+    return record, load(saved)["labels"]
 
 
 def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
     """What the model of the iteration before picks from its pool: the other one's, or with one model its own."""
-    table, letter_of_stage = context.config.cotrain, stage.settings["model"]
+    table, letter_of_stage = context.config.cotrain, stage.options["model"]
     letter = OTHER[letter_of_stage] if _crossed(stage) else letter_of_stage
     pools = pools_of(context.of_model(letter), stage)
     sizes = [len(store) for store in pools.values()]
@@ -354,22 +356,18 @@ def _iteration(
     targets: tuple[str, ...],
     inputs: dict[str, str],
 ) -> Stage:
-    table, arm, name = config.cotrain, f"{method}-{letter}", f"{method}{number}{letter}"
-    settings = common_settings(config) | stage_settings(config, "cotrain", table) | {"model": letter}
-    settings["cotrain"] = {k: v for k, v in settings["cotrain"].items() if k not in _ELSEWHERE}
-    if number > 1:
-        settings |= {"picks": {k: getattr(table, k) for k in _PICKS}, "restart": table.restart}
+    arm, name = f"{method}-{letter}", f"{method}{number}{letter}"
     return Stage(
         "/".join((f"seed-{seed}", *targets, name)),
         "cotrain",
         name,
         arm,
         seed,
-        config.training_of(table),
+        config.training_of(config.cotrain),
         targets,
         number,
         inputs,
-        settings,
+        options={"model": letter},
         order=_ORDER[arm] + number,
         label=f"{method}-train {number} {letter}",
     )

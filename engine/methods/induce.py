@@ -40,12 +40,12 @@ MARGIN = 0.1
 class InducedDictionary(Addition):
     """The source training texts with words of the target, by the stage's own dictionary, learned beside the source."""
 
-    key = "induce"
+    name = "induce"
     role = "mixed"
+    tables = ("augment.code_switch.rate",)
 
-    def settings(self, config: RunConfig, kind: str) -> dict[str, Any]:
-        table = config.augment.code_switch
-        return {self.key: {"rate": table.rate}} if kind == "finetune" and table.induce else {}
+    def joins(self, config: RunConfig, kind: str) -> bool:
+        return kind == "finetune" and config.augment.code_switch.induce
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         """The text that decides the dictionary."""
@@ -62,7 +62,7 @@ class InducedDictionary(Addition):
         (target,) = context.config.targets_of(stage.targets)
         if not FILES.exist(context, folder):
             context.processes.rank_zero_only(lambda: _write(context, stage, target, encoder, folder))
-        record = FILES.read(context, folder)
+        record, _ = FILES.read(context, folder)
         context.warn(no_induced_pairs(record["pairs"], record["margin"]))
         if not record["pairs"]:
             return {}

@@ -5,27 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from ..plan import Stage
-from ..plan.stage import finetune_settings, start_inputs
+from ..plan.stage import start_inputs
 from ..recipe.config import RunConfig
 from ..stages.kind import register_planner
-
-ALONE_LEAVES_OUT = ("code_switch", "source_mix")
-"""Settings of fine-tuning that are about the source, and so not of translations alone."""
 
 
 def translate_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...]) -> list[Stage]:
     """Fine-tuning on the source and its translations, or on these alone: for each target, and for all together."""
     table = config.finetune
-    settings = finetune_settings(config) | {"translated": table.translated}
-    if table.translated == "only":
-        settings = {key: value for key, value in settings.items() if key not in ALONE_LEAVES_OUT}
     each = [(t.language,) for t in config.targets if t.translated_train is not None]
     training, plan = config.training_of(config.finetune), []
     for targets in [*each, *([()] if each and table.translated_all else [])]:
         name, order, action = "translate-train", 27, "fine-tune, translations"
         if not targets:
             name, order, action = "translate-train-all", 28, "fine-tune, all translations"
-        rest: dict[str, Any] = {"inputs": start_inputs(config, seed), "settings": settings}
+        rest: dict[str, Any] = {"inputs": start_inputs(config, seed), "options": {"translated": True}}
         rest |= {"order": order, "action": action}
         plan.append(
             Stage("/".join((f"seed-{seed}", *targets, name)), "finetune", name, name, seed, training, targets, **rest)

@@ -1,19 +1,29 @@
-"""A node of the stage graph, and what of a recipe decides its result."""
+"""A node of the stage graph, and the part of a recipe that it gets, which is what identifies it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, cast
 
-from ..recipe.config import RunConfig, StageConfig, StageTraining, TrainingConfig
+from ... import ConfigError
+from ..recipe.config import RunConfig, StageTraining
 from ..storage.names import pair_name
 
 NUMERICS = 3
 """Raised whenever a change makes an equal recipe end in other weights, so that old results are not reused."""
+IDENTITY = 2
+"""Raised when stages are identified by other keys than before; those of earlier runs are made anew."""
+SHARED = (
+    *("source", "targets", "reader", "world", "model", "max_length", "prediction", "inference_tokens"),
+    *("checkpoint", "performance", "uses_parallel_data", "augment.code_switch.dictionaries", "cloze.verbaliser"),
+    *("contrastive.translations", "contrastive.originals", "cotrain.start", "cotrain.second_uses_parallel_data"),
+    "selftrain.soft.teacher_folders",
+)
+"""Tables and keys that every stage may read and none is identified by: what files and models hold is in the digests of
+stores and inputs, and the rest changes no weight."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,9 @@ class Stage:
         round: round of self-training or iteration of co-training, from 1; 0 elsewhere.
         inputs: role ("base", "teacher", "student", "previous") -> stage id. A missing role "base" means the model
             that the recipe names.
-        settings: everything in the recipe that the stage depends on, besides its inputs and its data.
+        options: what the plan says of it that no key of the recipe does, such as whose text it reads.
+        additions: what joins it, by name (`kind.Addition`).
+        settings: recipe key -> value of what its kind declares (`kind.keys_of`): all that it gets of the recipe.
     """
 
     id: str
@@ -47,6 +59,8 @@ class Stage:
     round: int = 0
     inputs: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    additions: tuple[str, ...] = ()
     order: int = field(kw_only=True)
     label: str = ""
     action: str = ""
@@ -65,96 +79,91 @@ class Stage:
         return {"arm": self.arm, "kind": self.kind} | names | place
 
 
-def common_settings(config: RunConfig) -> dict[str, Any]:
-    """What every stage that trains a task model depends on."""
-    keys = ("task", "labels", "max_length", "pooling")
-    settings = {k: getattr(config, k) for k in keys} | numeric_settings(config)
-    return settings | ({"prompt": config.prompt} if config.prompt else {})
+def start_inputs(config: RunConfig, seed: int) -> dict[str, str]:
+    """The inputs of a stage that starts from the recipe's encoder."""
+    return {"base": f"seed-{seed}/pretrain"} if config.pretrains else {}
 
 
-def numeric_settings(config: RunConfig) -> dict[str, Any]:
-    """What every stage depends on."""
-    return {"precision": config.precision} | ({"deterministic": True} if config.deterministic else {})
+def settings_of(config: RunConfig, keys: Iterable[str], targets: Sequence[str]) -> dict[str, Any]:
+    """Recipe key -> value: the keys themselves, and of tables every key that decides a result.
 
+    What a stage trains with (`Stage.training`) is not among them. Languages stand for the numbers of their tables.
 
-def stage_settings(config: RunConfig, name: str, table: StageConfig) -> dict[str, Any]:
-    """What decides the result of a stage: the keys of its table, under a name, and [training] as it holds there.
-
-    How its steps are cut does not, by more than rounding: all count as whole.
+    Args:
+        targets: of the stage, whose tables alone count; all when empty.
     """
-    training = config.training_of(table)
-    values = vars(table) | vars(training) | {"micro_batch": 0}
-    shared = _deciding(TrainingConfig)
-    return {
-        name: {key: values[key] for key in _deciding(type(table)) if key not in shared},
-        "training": {key: values[key] for key in shared},
-    }
+    seen = replace(config, targets=config.targets_of(targets)) if targets else config
+    return {path: value for key in keys for path, value in _values(seen, key.split("."))}
+
+
+def _values(value: Any, names: Sequence[str], path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        for table in value:
+            yield from _values(table, names, f"{path}.{table.language}")
+    elif names:
+        yield from _values(getattr(value, _FIELDS.get(names[0], names[0])), names[1:], f"{path}.{names[0]}".strip("."))
+    elif is_dataclass(value):
+        for name in _deciding(type(value)):
+            if name not in _OF_TRAINING:
+                yield from _values(getattr(value, name), (), f"{path}.{name}")
+    else:
+        yield path, value
 
 
 def _deciding(table: type[Any]) -> list[str]:
     return [key.name for key in fields(table) if key.metadata.get("decides", True)]
 
 
-def finetune_settings(config: RunConfig) -> dict[str, Any]:
-    """What fine-tuning on the source depends on."""
-    settings = common_settings(config) | stage_settings(config, "finetune", config.finetune)
-    settings |= source_mix_settings(config)
-    if config.finetune.head == "voters":
-        settings |= {"voters": config.selftrain.voters, "widths": config.selftrain.widths}
-    if config.augment.code_switch.on:
-        settings |= {"code_switch": {"rate": config.augment.code_switch.rate}}
-    return settings
+_OF_TRAINING = {key.name for key in fields(StageTraining)}
+_FIELDS = {key.metadata["key"]: key.name for key in fields(RunConfig) if "key" in key.metadata}
+_SHARED = tuple(f"{key}." for key in SHARED)
+_KEYS = {name: key for key, name in _FIELDS.items()}
 
 
-def start_inputs(config: RunConfig, seed: int) -> dict[str, str]:
-    """The inputs of a stage that starts from the recipe's encoder."""
-    return {"base": f"seed-{seed}/pretrain"} if config.pretrains else {}
+def training_settings(training: StageTraining) -> dict[str, Any]:
+    """The same of how a stage trains, as [training] holds for it."""
+    return {f"training.{name}": getattr(training, name) for name in _deciding(StageTraining)}
 
 
-def few_shot_settings(config: RunConfig, targets: Sequence[str]) -> dict[str, Any]:
-    """What decides which labelled examples of targets are trained on; empty where they have none."""
-    labelled = [table for table in config.targets_of(targets) if table.labelled is not None]
-    settings = {table.language: {"per_class": table.per_class, "draw": table.draw} for table in labelled}
-    return settings if len(targets) > 1 else settings.get(targets[0], {})
+def given(config: RunConfig, stage: Stage) -> RunConfig:
+    """The recipe as a stage sees it: its own settings and `SHARED`; reading any other key is a ConfigError."""
+    return cast(RunConfig, _Given(config._table if isinstance(config, _Given) else config, stage))
 
 
-def source_mix_settings(config: RunConfig) -> dict[str, Any]:
-    """How the sources are drawn in fine-tuning, as arguments of `epoch_counts`; empty where each once an epoch."""
-    table = config.finetune
-    if table.source_mix == "weights":
-        return {"source_mix": {"mode": "weights", "weights": [s.weight for s in config.sources]}}
-    if table.source_mix == "temperature":
-        return {"source_mix": {"mode": "temperature", "temperature": table.source_temperature}}
-    return {}
+class _Given:
+    """A recipe, or one of its tables, as a stage sees it."""
 
+    def __init__(self, table: Any, stage: Stage, path: str = "") -> None:
+        self._table, self._stage, self._path = table, stage, path
 
-def tlm_settings(config: RunConfig, targets: Sequence[str]) -> dict[str, Any]:
-    """What decides how the sentence pairs of targets are read in BTF; empty where they have none."""
-    if not any(table.pairs for table in config.targets_of(targets)):
-        return {}
-    return {"tlm": {"share": config.btf.pairs_share, "positions": config.btf.pair_positions}}
+    def __getattr__(self, name: str) -> Any:
+        key, known = self._path + _KEYS.get(name, name), name not in _OF_TRAINING
+        value, made = getattr(self._table, name), getattr(type(self._table), name, None)
+        if known and (key in self._stage.settings or f"{key}.".startswith(_SHARED)):
+            return value
+        if isinstance(made, property) or callable(made):
+            return made.__get__(self)
+        if is_dataclass(value):
+            return _Given(value, self._stage, f"{key}.")
+        remedy = "name it, or its table, in `tables` of its class" if known else "read it of `stage.training`"
+        what = f"a stage of the kind {self._stage.kind!r} reads {key} of the recipe, which it does not declare"
+        raise ConfigError(f"{self._stage.id}: {what}; {remedy}")
 
 
 def fingerprint(stage: Stage, inputs: dict[str, str], data: dict[str, str]) -> dict[str, Any]:
-    """What decides a stage's result, as a flat table; equal tables give equal weights on one machine.
+    """What decides a stage's result, as flat values; equal ones give equal weights on one machine.
 
     Args:
         inputs: role -> digest of the input's own fingerprint (or of the model folder the recipe names).
         data: role -> content hash of each store it reads.
     """
-    flat: dict[str, Any] = {"numerics": NUMERICS, "kind": stage.kind, "seed": stage.seed}
+    flat: dict[str, Any] = {"numerics": NUMERICS, "identity": IDENTITY, "kind": stage.kind, "seed": stage.seed}
     flat |= {f"input.{k}": v for k, v in sorted(inputs.items())}
     flat |= {f"data.{k}": v for k, v in sorted(data.items())}
-    flat |= _flatten("", stage.settings)
-    return json.loads(json.dumps(flat, default=str))  # type: ignore[no-any-return]
+    flat |= {f"plan.{k}": v for k, v in stage.options.items()} | {f"plan.joined.{k}": True for k in stage.additions}
+    return json.loads(json.dumps(flat | stage.settings, default=str))  # type: ignore[no-any-return]
 
 
-def digest(table: dict[str, Any]) -> str:
+def digest(record: dict[str, Any]) -> str:
     """A short name of a fingerprint."""
-    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _flatten(prefix: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for name, inner in value.items() for k, v in _flatten(f"{prefix}{name}.", inner).items()}
-    return {prefix[:-1]: str(value) if isinstance(value, Path) else value}
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]

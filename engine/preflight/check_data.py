@@ -20,7 +20,7 @@ from ..pseudolabels.diagnostics import cut_by_length
 from ..reading.read_file import STREAMED, differ_by_case, file_format, label_set, read_file, read_pairs_of, stream_file
 from ..recipe.config import RunConfig, reader_of
 from ..recipe.config.files import SCORED, TESTS, DataFile
-from ..stages.translated import misfits
+from ..stages.datasets import misfits
 from ..storage.run_warning import RunWarning
 from ..storage.text import some
 

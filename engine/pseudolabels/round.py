@@ -23,7 +23,7 @@ Model = TypeVar("Model")
 
 
 @dataclass(frozen=True)
-class Judgement:
+class RoundDecision:
     """What a round decides.
 
     Attributes:
@@ -44,9 +44,9 @@ def self_training_round(
     *,
     vote: Callable[[Model, Side], Votes],
     learn_soft: Callable[[Model, Tensor], None],
-    learn_hard: Callable[[Model, Judgement], None],
+    learn_hard: Callable[[Model, RoundDecision], None],
     rule: str = "second-difference",
-) -> Judgement:
+) -> RoundDecision:
     """One round: soft labels (Eq. 1), alpha on the source (Eq. 3), unanimous labels (Eq. 4), hard labels (Eq. 2).
 
     An item is an example of its own; tagging by entity or sentence is `decide(..., unit=...)`.
@@ -68,6 +68,6 @@ def self_training_round(
     right, classes = source.label == gold, source.mean_probability.shape[-1]
     choice = choose_threshold(source.min_confidence, right, agree=source.agree, rule=rule, num_classes=classes)
     kept = source_consistency(source, gold, kept=torch.ones_like(gold, dtype=torch.bool))
-    judgement = Judgement(choice, decide(target, choice.alpha), kept)
-    learn_hard(student, judgement)
-    return judgement
+    decision = RoundDecision(choice, decide(target, choice.alpha), kept)
+    learn_hard(student, decision)
+    return decision

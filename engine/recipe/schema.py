@@ -121,7 +121,7 @@ class Builder:
             return told
         table = f"[{dotted(path)}]" if path else "the recipe"
         near = nearest(key, fields)
-        elsewhere = [dotted(place) for place in places(self._root) if place[-1] == key]
+        elsewhere = [dotted(place) for place in key_paths(self._root) if place[-1] == key]
         if near is not None or elsewhere:
             return f"unknown key in {table}; did you mean {near or ' or '.join(elsewhere[:3])}?"
         return f"unknown key in {table}; the keys are {', '.join(fields)}"
@@ -282,7 +282,7 @@ def table_class(kind: Any) -> type[Any] | None:
     return next((inner for arm in get_args(kind) if (inner := table_class(arm))), None)
 
 
-def places(cls: type[Any], path: Key = ()) -> Iterator[Key]:
+def key_paths(cls: type[Any], path: Key = ()) -> Iterator[Key]:
     """The key paths of all values below a dataclass; elements of arrays of tables are numbered 0."""
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
@@ -292,7 +292,7 @@ def places(cls: type[Any], path: Key = ()) -> Iterator[Key]:
             yield here
         else:
             several = get_origin(hints[field.name]) is tuple and "key" not in field.metadata
-            yield from places(inner, (*here, 0) if several else here)
+            yield from key_paths(inner, (*here, 0) if several else here)
 
 
 def show(raw: Any) -> str:

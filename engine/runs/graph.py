@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from ... import ConfigError
 from ..plan import Stage
-from ..plan.stage import (
-    common_settings,
-    few_shot_settings,
-    finetune_settings,
-    numeric_settings,
-    stage_settings,
-    start_inputs,
-    tlm_settings,
-)
+from ..plan.stage import start_inputs
 from ..recipe.config import RunConfig
-from ..stages.kind import added_settings, kinds_in, planners
+from ..stages.kind import added_to, kinds_in, planners, with_settings
 from ..storage.names import pair_name
 from .kinds import load_plugins
 
@@ -35,73 +27,60 @@ def make_plan(config: RunConfig, seeds: tuple[int, ...] | None = None) -> list[S
         stages += core
         for planner in planners():
             stages += planner(config, seed, tuple(core))
-    return _with_teachers(config, stages, seeds)
+    return [with_settings(config, stage) for stage in _with_teachers(config, stages, seeds)]
 
 
 def _shared_plan(config: RunConfig, seed: int) -> list[Stage]:
     """What serves all targets: pre-training, and the zero-shot model."""
-    stages, root = list[Stage](), f"seed-{seed}"
+    stages, root, start = list[Stage](), f"seed-{seed}", start_inputs(config, seed)
+    fitting, finetuning = config.training_of(config.pretrain), config.training_of(config.finetune)
     if config.pretrains:
-        settings = numeric_settings(config) | stage_settings(config, "pretrain", config.pretrain)
         names: dict[str, Any] = {"order": 0, "action": "pre-training"}
-        names["settings"] = settings | ({} if config.model.new is None else {"new": asdict(config.model.new)})
-        training = config.training_of(config.pretrain)
-        stages.append(Stage(f"{root}/pretrain", "pretrain", "pretrain", None, seed, training, **names))
+        stages.append(Stage(f"{root}/pretrain", "pretrain", "pretrain", None, seed, fitting, **names))
     if config.arms.baseline or not config.btf.on:
-        names = {"order": 10, "action": "fine-tune, no BTF", "settings": finetune_settings(config)}
-        names["inputs"] = start_inputs(config, seed)
-        training = config.training_of(config.finetune)
-        stages.append(Stage(f"{root}/baseline", "finetune", "zero-shot", "baseline", seed, training, **names))
+        names = {"order": 10, "action": "fine-tune, no BTF", "inputs": start}
+        stages.append(Stage(f"{root}/baseline", "finetune", "zero-shot", "baseline", seed, finetuning, **names))
     return stages
 
 
 def _pair_plan(config: RunConfig, seed: int, targets: tuple[str, ...]) -> list[Stage]:
     """What is made for one target, or several together: BTF, its teacher, rounds of self-training, the control arm."""
-    root = f"seed-{seed}/{pair_name(targets)}"
-    stages: list[Stage] = []
-    names: dict[str, Any]
+    stages, start, mixed = list[Stage](), start_inputs(config, seed), added_to(config, "finetune")
 
-    def add(folder: str, kind: str, name: str, arm: str | None, **rest: Any) -> str:
-        training = config.training_of(config.btf if kind == "btf" else config.finetune)
-        stages.append(Stage(f"{root}/{folder}", kind, name, arm, seed, training, targets, **rest))
-        return stages[-1].id
+    def btf(folder: str, name: str, text: str, **names: Any) -> dict[str, str]:
+        where, training = f"seed-{seed}/{pair_name(targets)}/{folder}", config.training_of(config.btf)
+        names |= {"inputs": start, "options": {"text": text}}
+        stages.append(Stage(where, "btf", name, None, seed, training, targets, **names))
+        return {"base": where}
 
-    btf = numeric_settings(config) | stage_settings(config, "btf", config.btf)
-    finetune = finetune_settings(config) | (mixed := added_settings(config, "finetune"))
-    start = start_inputs(config, seed)
-    base, task = start, btf | {"text": "task"} | tlm_settings(config, targets)
+    def finetune(folder: str, name: str, inputs: dict[str, str], **names: Any) -> str:
+        where, training = f"seed-{seed}/{pair_name(targets)}/{folder}", config.training_of(config.finetune)
+        names |= {"inputs": inputs, "additions": mixed}
+        stages.append(Stage(where, "finetune", name, name, seed, training, targets, **names))
+        return where
+
+    base = start
     if config.btf.on:
-        base = {"base": add("btf", "btf", "btf-mlm", None, inputs=start, settings=task, order=30, action="BTF")}
-        names = {"label": "BTF", "action": "fine-tune"}
-        teacher = add("finetune", "finetune", "btf", "btf", inputs=base, settings=finetune, order=31, **names)
+        base = btf("btf", "btf-mlm", "task", order=30, action="BTF")
+        teacher = finetune("finetune", "btf", base, order=31, label="BTF", action="fine-tune")
     elif mixed:
-        action = "fine-tune, mixed words"
-        teacher = add("mixed", "finetune", "mixed", "mixed", inputs=base, settings=finetune, order=31, action=action)
+        teacher = finetune("mixed", "mixed", base, order=31, action="fine-tune, mixed words")
     else:
         teacher = f"seed-{seed}/baseline"
-    if few := few_shot_settings(config, targets):
-        names = {"order": 32, "action": "fine-tune, few-shot"}
-        settings = finetune | {"few_shot": few}
-        teacher = add("fewshot", "finetune", "few-shot", "few-shot", inputs=base, settings=settings, **names)
+    if any(table.labelled is not None for table in config.targets_of(targets)):
+        few = {"few_shot": True}
+        teacher = finetune("fewshot", "few-shot", base, order=32, action="fine-tune, few-shot", options=few)
     if config.selftrain.on:
         stages += _rounds(config, seed, targets, base, teacher)
     if config.arms.control:
-        general, names = btf | {"text": "general"}, {"order": 20, "action": "BTF, control"}
-        control = {"base": add("control-btf", "btf", "control-btf", None, inputs=start, settings=general, **names)}
-        names = {"order": 21, "action": "fine-tune, control"}
-        add("control", "finetune", "control", "control", inputs=control, settings=finetune, **names)
+        general = btf("control-btf", "control-btf", "general", order=20, action="BTF, control")
+        finetune("control", "control", general, order=21, action="fine-tune, control")
     return stages
 
 
 def _rounds(config: RunConfig, seed: int, targets: tuple[str, ...], base: dict[str, str], teacher: str) -> list[Stage]:
     """Soft and hard stages in turn. The teacher of a round is the last student of the round before."""
-    table = config.selftrain
-    shared = common_settings(config) | {"voters": table.voters, "widths": table.widths, "cap": table.cap}
-    if config.inference_tokens:
-        shared["inference_tokens"] = config.inference_tokens
-    filters = {name: getattr(table, name) for name in ("target_filter", "source_filter", "abandoned", "accept")}
-    filters["alpha"] = asdict(table.alpha)
-    stages: list[Stage] = []
+    table, stages = config.selftrain, list[Stage]()
     number, student, previous = 0, "", ""
     for kind in table.sequence:
         if kind == "soft" or not student:
@@ -112,19 +91,15 @@ def _rounds(config: RunConfig, seed: int, targets: tuple[str, ...], base: dict[s
         if table.restore == "finetuned":
             inputs["start"] = stages[0].inputs["teacher"] if stages else teacher
         teacher = f"seed-{seed}/{pair_name(targets)}/{name}"
-        stage_table = table.soft if kind == "soft" else table.hard
-        settings = shared | added_settings(config, kind) | stage_settings(config, kind, stage_table)
         if kind == "soft":
             student = teacher
         else:
-            settings |= filters
             inputs |= {"student": student} if student else {}
             student, previous = "", teacher
-        training = config.training_of(stage_table)
+        training = config.training_of(table.soft if kind == "soft" else table.hard)
         names: dict[str, Any] = {"order": 100 * number + 50 * (kind == "hard"), "label": f"{kind} {number}"}
-        stages.append(
-            Stage(teacher, kind, name, "selftrain", seed, training, targets, number, inputs, settings, **names)
-        )
+        names["additions"] = added_to(config, kind)
+        stages.append(Stage(teacher, kind, name, "selftrain", seed, training, targets, number, inputs, **names))
     return stages
 
 
@@ -185,8 +160,8 @@ def _with_teachers(config: RunConfig, stages: list[Stage], seeds: Sequence[int])
             others = {
                 f"teacher-{seed}": f"seed-{seed}/{teacher.removeprefix(root)}" for seed in seeds if seed != stage.seed
             }
-            settings = stage.settings | {"teacher_seeds": list(seeds)}
-            stage = replace(stage, settings=settings, inputs=stage.inputs | others)
+            options = stage.options | {"teacher_seeds": list(seeds)}
+            stage = replace(stage, options=options, inputs=stage.inputs | others)
         changed.append(stage)
     return in_order(changed)
 

@@ -52,7 +52,8 @@ def choose_jobs(context: Context, plan: Sequence[Stage], asked: int | None, *, r
         return 1
     left = [stage for stage in plan if not (resume and (context.folder(stage.id) / FINISHED).exists())]
     jobs = min(asked or default_jobs(context.config), len(left))
-    if jobs < 2 or _is_a_chain(left):
+    chain = all(before.id in stage.inputs.values() for before, stage in zip(left, left[1:], strict=False))
+    if jobs < 2 or chain:  # there is never a choice
         return 1
     free = free_memory()
     if free is None or context.device.type != "cpu":
@@ -67,11 +68,6 @@ def choose_jobs(context: Context, plan: Sequence[Stage], asked: int | None, *, r
         text = f"the largest {jobs} stages need about {needed} of memory together, and {there} are free"
         context.progress.note(f"--jobs {fitting} instead of {jobs}: {text}")
     return fitting
-
-
-def _is_a_chain(stages: Sequence[Stage]) -> bool:
-    """Whether each stage needs the one before it, so that there is never a choice."""
-    return all(before.id in stage.inputs.values() for before, stage in zip(stages, stages[1:], strict=False))
 
 
 def free_memory() -> int | None:

@@ -31,7 +31,7 @@ from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, link_equal
 from ..summary.stage_table import MARKS
 from ..summary.summary import OUTSIDE_LABELS
-from .stage_state import INPUTS, fingerprint_of, other_inputs, take_over_stage, weights_of
+from .stage_state import INPUTS, fingerprint_of, state, take_over_stage, weights_of
 
 _NAMES = ("text", "pair", "label", "words", "tags", "label_map")
 """Settings of the reader that a model folder keeps, so that the files of the recipe are read without options."""
@@ -74,26 +74,23 @@ def finish_stage(run: StageRun) -> None:
 def _exists(run: StageRun, resume: bool) -> bool:
     """Whether the stage's result is there and not outdated; else its folder is ready for what is to be made."""
     context, stage, folder, stamp = run.context, run.stage, run.folder, dict(run.fingerprint)
-    before, record = read_json(folder / STAMP, None), read_json(folder / FINISHED, None)
-    usable = resume and before == stamp and not record
-    if resume and record.get("fingerprint") == digest(stamp):
-        other = other_inputs(context.run_dir.path, record)
-        if not other:
-            if before != stamp:
-                atomic_write_json(folder / STAMP, stamp)
-                if not context.warnings:
-                    text = f"{folder / STAMP} has changed since it was written; it is written again"
-                    context.warn(damage(text, {STAMP: "has changed since it was written"}))
-            delete(folder / "checkpoint")
-            return True
-        text = f"{stage.id}: the stage is made anew, since {', '.join(other)} has other weights than it was made from"
-        context.warn(RunWarning("inputs-changed", text, {"inputs": other}))
+    found = state(context.run_dir.path, stage.id, stamp, hashed=False)  # damage has been set aside before
+    if resume and found.fresh:
+        if read_json(folder / STAMP, None) != stamp:
+            atomic_write_json(folder / STAMP, stamp)
+            if not context.warnings:
+                text = f"{folder / STAMP} has changed since it was written; it is written again"
+                context.warn(damage(text, {STAMP: "has changed since it was written"}))
+        delete(folder / "checkpoint")
+        return True
+    if resume and found.inputs:
+        text = f"{stage.id}: the stage is made anew, since {found.outdated}"
+        context.warn(RunWarning("inputs-changed", text, {"inputs": list(found.inputs)}))
     elif resume and take_over_stage(context, stage, stamp, folder):
         return True
-    if not usable and folder.exists():
-        changed = sorted(k for k in stamp.keys() | before.keys() if stamp.get(k) != before.get(k))
-        if changed and before and resume:
-            context.progress.note(f"{stage.id}: made anew, since {', '.join(changed[:5])} changed")
+    if folder.exists() and (found.finished or found.changed or not resume):
+        if resume and found.changed and read_json(folder / STAMP, None):
+            context.progress.note(f"{stage.id}: made anew, since {found.outdated}")
         context.check_base(stage)  # a result goes only when the next one can begin
         delete(folder)
     with storage_errors(folder, "create"):

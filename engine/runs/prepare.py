@@ -84,7 +84,12 @@ def _one_context(
             raise ModelError(f"{config.model.path}: {misfit}")
     else:
         encoder = new_encoder_config(config, tokenizer)
-    _check_settings(config, encoder)
+    for key, message in encoder_problems(config, encoder):
+        raise ConfigError(f"{key}: {message}")
+    if config.task == "classification" and config.pooling == "pooler":
+        if config.model.path is None:
+            raise ConfigError('pooling = "pooler" needs a checkpoint that has one; use "cls"')
+        load_pooler(config.model.path)
     data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
     context = Context(
         config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse), warnings=warnings
@@ -95,16 +100,6 @@ def _one_context(
 
         verbaliser_pieces(config, data.labels, tokenizer)
     return context
-
-
-def _check_settings(config: RunConfig, encoder: EncoderConfig) -> None:
-    """Finds before any stage what a stage would refuse."""
-    for key, message in encoder_problems(config, encoder):
-        raise ConfigError(f"{key}: {message}")
-    if config.task == "classification" and config.pooling == "pooler":
-        if config.model.path is None:
-            raise ConfigError('pooling = "pooler" needs a checkpoint that has one; use "cls"')
-        load_pooler(config.model.path)
 
 
 def setting_problems(config: RunConfig) -> Iterator[tuple[str, str]]:
@@ -163,7 +158,7 @@ def read_ahead(context: Context, plan: Sequence[Stage]) -> None:
         ConfigError: the recipe lacks a text that a stage needs.
     """
     by_data = {
-        (s.kind, s.arm, s.targets, s.settings.get("text"), s.settings.get("model"), "few_shot" in s.settings): s
+        (s.kind, s.arm, s.targets, s.options.get("text"), s.options.get("model"), "few_shot" in s.options): s
         for s in plan
     }
     for stage in by_data.values():

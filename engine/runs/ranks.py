@@ -5,45 +5,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ... import ConfigError, __version__
-from ..storage.run_folder import RunDir, State
+from ..storage.run_folder import RunDir
 from ..training.distributed import LATE, ProcessGroup
+
+
+def _nothing(self: RunDir, *values: Any, **named: Any) -> None:
+    """Another process does it."""
 
 
 class Onlooker(RunDir):
     """A run folder that another process holds: every write is left to that one."""
 
-    def acquire(self) -> None:
-        """Nothing."""
-
-    def write_status(
-        self,
-        state: State,
-        *,
-        exit_code: int | None = None,
-        reason: str = "",
-        stage: str = "",
-        step: int | None = None,
-        resumable: bool | None = None,
-    ) -> None:
-        """Nothing."""
-
-    def write_config(self, text: str) -> None:
-        """Nothing."""
-
-    def write_run_info(
-        self, *, seeds: Iterable[int], hashes: Mapping[str, str], git_folder: Path | None = None, **more: Any
-    ) -> None:
-        """Nothing."""
-
-    def event(self, kind: str, /, **values: Any) -> None:
-        """Nothing."""
+    acquire: Any = _nothing
+    write_status: Any = _nothing
+    write_config: Any = _nothing
+    write_run_info: Any = _nothing
+    event: Any = _nothing
 
 
 @contextlib.contextmanager

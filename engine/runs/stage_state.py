@@ -1,4 +1,4 @@
-"""What has become of a stage since it was made: its fingerprint, its damage, and whether another run has it.
+"""What has become of a stage since it was made (`state`), and whether another run has it.
 
 Damage is found before anything reads it. Scores that are damaged are made again from the model; a stage with any other
 damage is made anew, from its inputs, to the same bits, so that what learned from it stays. Where the bits are others
@@ -9,6 +9,7 @@ of its inputs (`inputs_sha256`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ..storage.files import (
 from ..storage.names import FINISHED, OF_SCORING, STAMP
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
-from ..storage.stage_files import changed_files, damage, listed, paths_below, stage_damage, weights_hash
+from ..storage.stage_files import damage, listed, paths_below, stage_damage, weights_hash
 
 INPUTS = "inputs_sha256"
 """In `stage.json`: the hash of the weights of each stage that this one was made from."""
@@ -41,9 +42,9 @@ def fingerprint_of(context: Context, stage: Stage) -> dict[str, Any]:
     """The fingerprint of a stage whose inputs were asked for before; its digest is kept for what follows."""
     context = context.of_stage(stage)
     data = {role: store.content_hash for role, store in inputs_of(context, stage).items()}
-    table = fingerprint(stage, _input_digests(context, stage), data)
-    context.digests[stage.id] = digest(table)
-    return table
+    stamp = fingerprint(stage, _input_digests(context, stage), data)
+    context.digests[stage.id] = digest(stamp)
+    return stamp
 
 
 def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
@@ -51,15 +52,11 @@ def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
     path = context.config.model.path
     if "base" not in digests and path is not None:
         if str(path) not in context.digests:
-            context.digests[str(path)] = digest({p.name: sha256_file(p) for p in _model_files(path)})
+            files = [path / "config.json", *sorted(path.glob("*.safetensors"))]
+            context.digests[str(path)] = digest({file.name: sha256_file(file) for file in files})
         digests["base"] = context.digests[str(path)]
     digests["tokenizer"] = context.tokenizer.fingerprint
     return digests | digests_of(context, stage)
-
-
-def _model_files(path: Path) -> list[Path]:
-    """What a model folder consists of: its configuration and its weights, in one file or in several."""
-    return [path / "config.json", *sorted(path.glob("*.safetensors"))]
 
 
 def run_folders(paths: Sequence[str | Path]) -> tuple[Path, ...]:
@@ -74,25 +71,75 @@ def run_folders(paths: Sequence[str | Path]) -> tuple[Path, ...]:
     return folders
 
 
-def finished_record(folder: Path, table: dict[str, Any]) -> dict[str, Any] | None:
-    """`stage.json` of a finished stage with this fingerprint, else None."""
-    record = read_json(folder / FINISHED, None) if read_json(folder / STAMP, None) == table else {}
-    return record if "hashes" in record else None
+@dataclass(frozen=True)
+class State:
+    """What a stage's folder holds, beside what is wanted: a fresh result where all else is empty.
+
+    Attributes:
+        finished: whether there is a result.
+        changed: what of the fingerprint differs from what is wanted.
+        inputs: stages whose weights are not those that it was made from.
+        damaged: file -> what has become of it.
+        earlier: whether an earlier version made it, which named the settings otherwise.
+    """
+
+    finished: bool
+    changed: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    earlier: bool = False
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the result is the one that is wanted, as it was written."""
+        return self.finished and not (self.changed or self.inputs or self.damaged)
+
+    @property
+    def outdated(self) -> str:
+        """Why the result, or what was begun, is not of use; empty where it is."""
+        if self.earlier:
+            return "an earlier version named its settings otherwise"
+        if self.changed:
+            return f"{', '.join(self.changed[:5])} changed"
+        return f"{', '.join(self.inputs)} has other weights than it was made from" if self.inputs else ""
 
 
-def take_over_stage(context: Context, stage: Stage, table: dict[str, Any], folder: Path) -> bool:
+def state(home: Path, stage: str, wanted: Mapping[str, Any] | None = None, *, hashed: bool = True) -> State:
+    """What has become of a stage: the one answer to whether its result is up to date.
+
+    Args:
+        stage: its id.
+        wanted: the fingerprint that it should have; None where only its files and inputs are asked about.
+        hashed: whether its files are compared with their hashes. A run does that once, before all else.
+
+    Raises:
+        StorageError: the disk fails on reading.
+    """
+    folder = home / stage
+    record, before = read_json(folder / FINISHED, None), read_json(folder / STAMP, None)
+    if wanted is not None and record.get("fingerprint") != digest(dict(wanted)):
+        keys = sorted(key for key in wanted.keys() | before.keys() if wanted.get(key) != before.get(key))
+        earlier = bool(before) and before.get("identity") != wanted.get("identity")
+        return State(bool(record), tuple(keys or ([STAMP] if record else [])), earlier=earlier)
+    damaged = stage_damage(folder) if hashed else {}
+    inputs = () if damaged.keys() - {STAMP} else tuple(_other_inputs(home, record))
+    return State(bool(record), (), inputs, damaged)
+
+
+def take_over_stage(context: Context, stage: Stage, stamp: dict[str, Any], folder: Path) -> bool:
     """Makes `folder` of the same stage, equally made, in one of the folders to reuse; False where none has it.
 
     Every file is compared with the hash that was written when it was made. What lies in `folder` goes.
     """
     for other in context.reuse:
         source = other / stage.id
-        record = None if source.resolve() == folder.resolve() else finished_record(source, table)
-        if record is None:
+        if source.resolve() == folder.resolve() or not (found := state(other, stage.id, stamp)).finished:
             continue
-        if changed := changed_files(source, record):
-            context.progress.note(f"{stage.id}: not taken over, since {listed(source, changed)}")
+        if found.damaged:
+            context.progress.note(f"{stage.id}: not taken over, since {listed(source, found.damaged)}")
+        if found.damaged or found.changed:
             continue
+        record = read_json(source / FINISHED)
         with storage_errors(folder, "create"):
             folder.parent.mkdir(parents=True, exist_ok=True)
         part = temporary_folder(folder.parent, folder.name)
@@ -118,7 +165,7 @@ def set_damage_aside(context: Context, plan: Sequence[Stage]) -> dict[str, dict[
     for stage in plan:
         context.poll()
         folder = context.folder(stage.id)
-        problems = stage_damage(folder) if stage.id in ended else {}
+        problems = state(context.run_dir.path, stage.id).damaged if stage.id in ended else {}
         if not problems:
             continue
         text = ", ".join(f"{name} {problem}" for name, problem in sorted(problems.items()))
@@ -157,7 +204,7 @@ def ended_stages(home: RunDir) -> list[str]:
     return sorted(stage for stage in {*logged, *there} if stage.startswith("seed-") and "/." not in stage)
 
 
-def other_inputs(home: Path, record: Mapping[str, Any]) -> list[str]:
+def _other_inputs(home: Path, record: Mapping[str, Any]) -> list[str]:
     """The inputs of a finished stage whose weights are not those that it was made from; of its `stage.json`."""
     before = {} if "reused_from" in record else record.get(INPUTS) or {}
     now = weights_of(home, list(before))

@@ -11,13 +11,13 @@ from typing import Any
 from ... import DataError, ModelError, XltError
 from ...data import TokenStore
 from ..storage.files import read_json
-from ..storage.names import FINISHED, STAMP
+from ..storage.names import FINISHED
 from ..storage.run_folder import RunDir
-from ..storage.stage_files import changed_files, paths_below, stage_damage
+from ..storage.stage_files import changed_files, paths_below
 from ..storage.text import size_text
 from ..training.checkpoint import checkpoint_problem
 from .prepare import VOCABULARY, vocabulary_damage
-from .stage_state import ended_stages, other_inputs, remedy
+from .stage_state import ended_stages, remedy, state
 
 _RECORDS = {
     "run.json": "the next run writes it",
@@ -131,13 +131,12 @@ def _damage(home: Path) -> Iterator[Damage]:
 
 
 def _of_stage(home: Path, stage: str) -> Iterator[Damage]:
-    problems = stage_damage(home / stage)
-    record = read_json(home / stage / FINISHED, None)
-    if problems.keys() - {STAMP} == set() and (others := other_inputs(home, record)):
-        what = f"was made from other weights than those of {', '.join(others)}"
+    found = state(home, stage)
+    if found.inputs:
+        what = f"was made from other weights than those of {', '.join(found.inputs)}"
         yield _named(home, home / stage / FINISHED, what, "the stage is made anew", ModelError)
-    for name, problem in problems.items():
-        yield _named(home, home / stage / name, problem, remedy(problems), ModelError)
+    for name, problem in found.damaged.items():
+        yield _named(home, home / stage / name, problem, remedy(found.damaged), ModelError)
 
 
 def _named(home: Path, path: Path, problem: str, what: str, kind: type[XltError]) -> Damage:

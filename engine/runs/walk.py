@@ -58,15 +58,13 @@ class RunClock:
         if not self._made:
             return None
         begun = 0 if self.jobs > 1 else self._plan.index(stage)
-        ahead = [s for s in self._plan[begun:] if not self._is_there(s)]
+        there = {s.id for s in self._plan if self._resume and (self._context.folder(s.id) / FINISHED).exists()}
+        ahead = [s for s in self._plan[begun:] if s.id not in there]
         return sum(self._tokens_of(s) * self._pace(s.kind) for s in ahead) / self.jobs
 
     def _pace(self, kind: str) -> float:
         made = [entry for entry in self._made if entry[0].kind == kind] or self._made
         return sum(seconds for _, seconds in made) / max(1.0, sum(self._tokens_of(stage) for stage, _ in made))
-
-    def _is_there(self, stage: Stage) -> bool:
-        return self._resume and (self._context.folder(stage.id) / FINISHED).exists()
 
     def _tokens_of(self, stage: Stage) -> float:
         if stage.id not in self._tokens:
@@ -249,7 +247,7 @@ class StageMaker:
         torch.set_num_threads(self.threads)
         settings = ExitStack()  # for good
         settings.enter_context(deterministic(self.config.deterministic, self.config.device))
-        home, progress = Teller(self.folder), Progress()
+        home, progress = Onlooker(self.folder), Progress()  # the run's own process writes what is of the run
         for part, told, names in (("run_dir", home, _OF_RUN), ("progress", progress, _OF_PROGRESS)):
             for name in names:
                 setattr(told, name, partial(tell, part, name))
@@ -261,10 +259,6 @@ class StageMaker:
             finish_stage(StageRun(of_stage, job.stage, job.fingerprint))
 
         return make
-
-
-class Teller(Onlooker):
-    """The run folder in a worker, which leaves to the run's own process what it would write of the run."""
 
 
 _OF_RUN = ("event", "write_status")

@@ -86,15 +86,15 @@ def compare(student: np.ndarray, teacher: np.ndarray, outside: int) -> dict[str,
     named, by_teacher = student != outside, teacher != outside
     return {
         "items": len(student),
-        "rate": _share(named),
-        "teacher_rate": _share(by_teacher),
+        "rate": _rate(named),
+        "teacher_rate": _rate(by_teacher),
         "largest": _largest(student[named]),
         "teacher_largest": _largest(teacher[by_teacher]),
-        "agreement": _share(student[by_teacher] == teacher[by_teacher]),
+        "agreement": _rate(student[by_teacher] == teacher[by_teacher]),
     }
 
 
-def _share(mask: np.ndarray) -> float | None:
+def _rate(mask: np.ndarray) -> float | None:
     return float(mask.mean()) if len(mask) else None
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ...data import Tokenizer, TokenStore
 from ...model import Encoder, TaskModel, load_encoder, load_masked_lm, load_task_model
 from ..evaluation.inference import Scored, metric_rows, score
 from ..plan import Stage
+from ..plan.stage import given
 from ..recipe.config import RunConfig, StageTraining
 from ..storage.files import atomic_write_json
 from ..storage.names import FINISHED, serves
@@ -27,8 +27,7 @@ from ..training.distributed import ProcessGroup
 from ..training.loop import Trace
 from ..training.out_of_memory import PassRetry
 from ..training.progress import Progress
-from .datasets import Datasets
-from .translated import translated_test
+from .datasets import Datasets, translated_test
 
 AGAIN = "the same command again makes it anew"
 
@@ -44,6 +43,7 @@ class Context:
         reuse: other run folders, whose finished stages and stores serve where they are those wanted.
         models: where co-training has a second encoder, the run as each of the two sees it, by letter; else empty.
         opened: what was made of model folders outside of the run, by their path (`teachers.py`).
+        retry: of all passes of the run, so that what did not fit once is not tried again.
     """
 
     config: RunConfig
@@ -59,14 +59,20 @@ class Context:
     reuse: tuple[Path, ...] = ()
     models: dict[str, Context] = field(default_factory=dict)
     opened: dict[Path, Any] = field(default_factory=dict)
+    retry: PassRetry | None = None
+
+    def __post_init__(self) -> None:
+        if self.retry is None:
+            self.retry = PassRetry(auto=not self.config.inference_tokens, report=self.warn)
 
     def of_model(self, letter: str) -> Context:
         """The run as the first ("a") or the second ("b") encoder sees it: its folder, tokenizer and stores."""
         return self.models.get(letter, self)
 
     def of_stage(self, stage: Stage) -> Context:
-        """The run as the encoder of a stage sees it."""
-        return self.of_model(stage.settings.get("model", "a"))
+        """The run as a stage sees it: by its encoder, with what it gets of the recipe."""
+        seen_by = self.of_model(stage.options.get("model", "a"))
+        return replace(seen_by, config=given(seen_by.config, stage))
 
     def folder(self, stage_id: str) -> Path:
         return self.run_dir.path / stage_id
@@ -106,13 +112,8 @@ class Context:
             "poll": self.poll,
             "processes": self.processes,
             "tokens": config.inference_tokens,
-            "retry": self._retry,
+            "retry": self.retry,
         }
-
-    @cached_property
-    def _retry(self) -> PassRetry:
-        """Of all passes of the run, so that what did not fit once is not tried again."""
-        return PassRetry(auto=not self.config.inference_tokens, report=self.warn)
 
     def special_tokens(self, vocab_size: int) -> np.ndarray:
         """bool [vocab_size], the tokens that are never masked and never drawn, rows without a piece among them."""
@@ -121,16 +122,10 @@ class Context:
         special[self.tokenizer.vocab_size :] = True
         return special
 
-    def load_base(self, stage: Stage, role: str = "base") -> Encoder:
-        """The encoder that a stage starts from: an input's, or the model folder that the recipe names."""
-        return load_encoder(self.input_folder(stage, role)).to(self.device)
-
     def check_base(self, stage: Stage) -> None:
         """Raises ModelError if the recipe's model folder, where the stage starts from it, cannot be loaded."""
         if "base" not in stage.inputs and self.config.model.path is not None:
-            own_head = (
-                stage.kind in ("pretrain", "btf") or "mlm" in stage.settings or self.config.finetune.head == "cloze"
-            )
+            own_head = stage.kind in ("pretrain", "btf") or self.config.prompt
             load = load_masked_lm if own_head else load_encoder
             load(self.config.model.path)
 

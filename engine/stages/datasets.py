@@ -27,6 +27,9 @@ from ..reading.read_file import label_set, read_file, read_pairs_of, stream_file
 from ..recipe.config import RunConfig, SourceConfig, TargetConfig, reader_of
 from ..storage.files import take_over
 
+LISTED = 20
+"""Texts of a translated test file that do not fit which a message names."""
+
 
 @dataclass(frozen=True)
 class _Few:
@@ -64,6 +67,11 @@ class Datasets:
         self._labels: tuple[str, ...] | None = config.labels or None
         self._open: dict[str, TokenStore] = {}
 
+    def as_read_by(self, tokenizer: Tokenizer, max_length: int, prompt: str) -> Datasets:
+        """The same files with the same labels, as another model reads them."""
+        config = replace(self.config, labels=self.labels, max_length=min(self.config.max_length, max_length))
+        return Datasets(config.with_prompt(prompt), tokenizer, self._root, self._note, self._reuse, self.mend)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The label set: the recipe's, else that of the source training file, `O` first for NER."""
@@ -97,13 +105,11 @@ class Datasets:
         files = [(s.dev, s.language) for s in self.config.sources if s.dev is not None]
         return self._store(files, self.config.task, labelled=True, whole=True)
 
-    @property
-    def source_switched(self) -> TokenStore:
-        """The texts of `source.train` in which words were replaced by `augment.code_switch`, with their labels."""
-        return self.source_mixed(self.config.augment.code_switch.dictionaries)
-
     def source_mixed(self, dictionaries: Sequence[Path]) -> TokenStore:
-        """The same with other dictionaries than the recipe's, in UTF-8."""
+        """The texts of `source.train` in which words were replaced by those of dictionaries, with their labels.
+
+        Other dictionaries than those of `augment.code_switch` are in UTF-8.
+        """
         source = self.config.source
         files = [(_need(source.train, "source.train"), source.language)]
         return self._store(files, self.config.task, labelled=True, switch=tuple(dictionaries))
@@ -298,3 +304,45 @@ def _need(path: Path | None, key: str) -> Path:
     if path is None:
         raise ConfigError(f"{key} is missing in the recipe; give a labelled file")
     return path
+
+
+def translated_test(data: Datasets, target: TargetConfig) -> TokenStore:
+    """The translated test file of a target, in the language of [source].
+
+    Raises:
+        DataError: it has not one text for each of `targets.N.test`, or (classification) not its label; all of them.
+    """
+    assert target.translated_test is not None
+    store = data.scored(target.translated_test, data.config.source.language)
+    if target.test is None:
+        return store
+    original = data.scored(target.test, target.language)
+    gold = None
+    if data.config.task == "classification":
+        gold = np.asarray(store.item_labels).tolist(), np.asarray(original.item_labels).tolist()
+    faults = misfits(len(store), len(original), gold, str(target.test))
+    if faults:
+        raise DataError("\n".join(f"{target.translated_test}:1: {fault}" for _, fault in faults))
+    return store
+
+
+def misfits(
+    count: int, expected: int, gold: tuple[Sequence[object], Sequence[object]] | None, other: str
+) -> list[tuple[int | None, str]]:
+    """What keeps a translated test file from standing for the original: text number, from 0, and message.
+
+    Args:
+        count, expected: texts in the translation and in the original.
+        gold: labels of both, where each text has one. Tags of words cannot be compared.
+        other: name of the original file.
+    """
+    if count != expected:
+        return [(None, f"has {count} texts, {other} has {expected}; translate the test file line by line")]
+    differing = [] if gold is None else [i for i, (a, b) in enumerate(zip(*gold, strict=True)) if a != b]
+    faults: list[tuple[int | None, str]] = [
+        (i, f"text number {i + 1} has another label than in {other}; keep the order and the labels of the test file")
+        for i in differing[:LISTED]
+    ]
+    if len(differing) > LISTED:
+        faults.append((None, f"{len(differing)} labels differ in all, the first {LISTED} listed"))
+    return faults

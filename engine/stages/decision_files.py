@@ -33,22 +33,29 @@ class DecisionFiles:
 
     def exist(self, context: Context, folder: Path) -> bool:
         """Whether the stage in `folder` has decided, the same for all processes; what is damaged is decided again."""
+
+        def problem() -> str:
+            try:
+                self.verified(folder)
+            except ModelError as error:
+                return str(error).partition("; ")[0]
+            return ""
+
         if not context.processes.rank_zero_only((folder / self.record).exists):
             return False
-        problem = context.processes.rank_zero_only(lambda: self._problem(folder))
-        if problem:
-            context.warn(damage(f"{problem}; it is made anew", {self.record: problem}))
-        return not problem
+        if found := context.processes.rank_zero_only(problem):
+            context.warn(damage(f"{found}; it is made anew", {self.record: found}))
+        return not found
 
     def write(self, folder: Path, record: Mapping[str, Any], data: bytes, **values: Any) -> None:
         """Writes the data, then the record of it with these further values."""
         atomic_write_bytes(folder / self.data, data)
         write_sealed_json(folder / self.record, dict(record) | values | {self.hash_key: sha256(data).hexdigest()})
 
-    def read(self, context: Context, folder: Path) -> dict[str, Any]:
-        """The record, once this process sees it; errors as of `verified`."""
+    def read(self, context: Context, folder: Path) -> tuple[dict[str, Any], bytes]:
+        """As `verified`, once this process sees the record."""
         context.processes.visible(folder / self.record)
-        return self.verified(folder)[0]
+        return self.verified(folder)
 
     def verified(self, folder: Path) -> tuple[dict[str, Any], bytes]:
         """The record, and the data.
@@ -70,16 +77,35 @@ class DecisionFiles:
         """The data as arrays, where it is a safetensors file; errors as of `verified`."""
         return load(self.verified(folder)[1])
 
-    def _problem(self, folder: Path) -> str:
-        try:
-            self.verified(folder)
-        except ModelError as error:
-            return str(error).partition("; ")[0]
-        return ""
-
 
 DECISION = DecisionFiles("decision.json", "decision.safetensors")
 """That of a hard stage: what is accepted, and why."""
+
+
+@dataclass(frozen=True)
+class LabelledVotes:
+    """The votes on the labelled items that alpha is chosen on, `[n]` each.
+
+    Attributes:
+        confidence: the lowest among the voters; `agree` whether they agree, `correct` whether their label is right.
+        example: the example of each item.
+    """
+
+    confidence: np.ndarray
+    agree: np.ndarray
+    correct: np.ndarray
+    example: np.ndarray
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> LabelledVotes:
+        """What `decision.safetensors` holds of them, as `as_arrays` gave it."""
+        kinds = {"agree": np.bool_, "correct": np.bool_, "example": np.int64}
+        return cls(arrays["alpha.confidence"], **{n: arrays[f"alpha.{n}"].astype(kind) for n, kind in kinds.items()})
+
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """For `decision.safetensors`."""
+        kinds = {"confidence": self.confidence.dtype, "agree": np.uint8, "correct": np.uint8, "example": np.int32}
+        return {f"alpha.{name}": getattr(self, name).astype(kind) for name, kind in kinds.items()}
 
 
 def of_one_target(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

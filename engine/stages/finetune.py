@@ -1,28 +1,152 @@
-"""Fine-tuning: cross entropy on labelled examples, of the source above all."""
+"""Fine-tuning: cross entropy on labelled examples of the sources, of a target, translated ones; in which numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...data import ItemView, Part, TaskBatches, TokenStore
+from ...data import ItemView, Part, Rows, TaskBatches, TokenStore, epoch_counts
 from ..plan import Stage
 from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config import RunConfig
 from ..training.objectives import cross_entropy
 from .context import Context
-from .kind import StageKind, StageRun, Training, additions_to, register_kind
+from .kind import VOTERS, StageKind, StageRun, Training, additions_to, register_kind
 from .masked_lm import ends
-from .mixture import MARK_OF_ROLE, Mixture, learned_stores, mixture
 from .models import new_task_model, warn_of_unseen
+
+MARK_OF_ROLE = {
+    "switched": "uses_dictionary",
+    "few_shot": "uses_target_labels",
+    "translated": "uses_parallel_data",
+}
+"""Role of a store -> the mark of a stage that learns from it; "translated" stands for those of all languages."""
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Labelled examples of one store.
+
+    Attributes:
+        role: "source", "switched", "few_shot" (of several targets "few_shot.<language>"), or "translated.<language>".
+        language: of the source whose examples these are, where the sources are drawn one by one; else empty.
+        examples: int64 [n].
+    """
+
+    role: str
+    store: TokenStore
+    examples: np.ndarray
+    language: str = ""
+
+    @property
+    def rows(self) -> Rows:
+        """The sequences in which they are learned."""
+        return Rows(ItemView(self.store), self.examples)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What makes up an epoch.
+
+    Attributes:
+        counts: sequences of each portion in an epoch; None where `balance` ("none" or "up") says it.
+    """
+
+    portions: list[Portion]
+    counts: list[int] | None
+    balance: str
+
+    def count(self, role: str) -> int:
+        """The examples there are of a role, whatever the language."""
+        return sum(len(p.examples) for p in self.portions if p.role.partition(".")[0] == role)
+
+
+def learned_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
+    """The stores that a stage of fine-tuning learns, by role."""
+    data, config, alone = context.data, context.config, _translations_alone(context, stage)
+    stores: dict[str, TokenStore] = {}
+    targets = config.targets_of(stage.targets)
+    if not alone:
+        stores["source"] = data.source_train
+        if config.augment.code_switch.on:
+            stores["switched"] = data.source_mixed(config.augment.code_switch.dictionaries)
+    if "few_shot" in stage.options:
+        for target in (t for t in targets if t.labelled is not None):
+            role = "few_shot" if len(targets) == 1 else f"few_shot.{target.language}"
+            stores[role] = data.target_labelled(target)
+    if "translated" in stage.options:
+        for target in targets or config.targets:
+            if target.translated_train is not None:
+                store = data.labelled(target.translated_train, target.language)
+                stores[f"translated.{target.language}"] = store
+    return stores
+
+
+def _translations_alone(context: Context, stage: Stage) -> bool:
+    return "translated" in stage.options and context.config.finetune.translated == "only"
+
+
+def source_mix(config: RunConfig) -> dict[str, Any]:
+    """How the sources are drawn in fine-tuning, as arguments of `epoch_counts`; empty where each once an epoch."""
+    table = config.finetune
+    if table.source_mix == "weights":
+        return {"mode": "weights", "weights": [s.weight for s in config.sources]}
+    if table.source_mix == "temperature":
+        return {"mode": "temperature", "temperature": table.source_temperature}
+    return {}
+
+
+def mixture(context: Context, stage: Stage, stores: Mapping[str, TokenStore]) -> Mixture:
+    """How the stores of `learned_stores` make up an epoch of fine-tuning."""
+    mix = {} if _translations_alone(context, stage) else source_mix(context.config)
+    portions: list[Portion] = []
+    for role, store in stores.items():
+        portions += by_language(store) if mix and role == "source" else [Portion(role, store, labelled_examples(store))]
+    if not mix:
+        # Only few-shot has another way of mixing, which is a setting of all stages.
+        return Mixture(portions, None, "up" if context.config.finetune.target_mix == "balanced" else "none")
+    source = [len(p.rows) for p in portions if p.role == "source"]
+    counts = epoch_counts(source, **mix) if source else []
+    return Mixture(portions, [*counts, *(len(p.rows) for p in portions if p.role != "source")], "none")
+
+
+def by_language(store: TokenStore) -> list[Portion]:
+    """The labelled examples of the sources, one portion for each language."""
+    examples = labelled_examples(store)
+    if store.language is None:
+        return [Portion("source", store, examples)]
+    of = np.asarray(store.language)[examples]
+    return [Portion("source", store, examples[of == i], name) for i, name in enumerate(store.languages)]
+
+
+def labelled_examples(store: TokenStore) -> np.ndarray:
+    """Examples with at least one labelled item."""
+    known = np.asarray(store.item_labels) >= 0
+    counts = np.concatenate([[0], np.cumsum(known)])[np.asarray(store.item_offsets)]
+    return np.flatnonzero(np.diff(counts) > 0)
 
 
 class Finetune(StageKind):
     """The zero-shot model, and the teacher of the first round."""
 
     name = "finetune"
+    tables = ("finetune",)
     chosen_by = ("finetune", "selftrain")
+
+    def also(self, config: RunConfig, stage: Stage) -> list[str]:
+        keys = list(VOTERS) if config.finetune.head == "voters" else []
+        if "few_shot" in stage.options:
+            keys += ["targets.per_class", "targets.draw"]
+        if "translated" in stage.options:
+            keys.append("finetune.translated")
+            if config.finetune.translated == "only":
+                return keys
+        keys += ["augment.code_switch.rate"] if config.augment.code_switch.on else []
+        weighted = {"natural": [], "weights": ["source.weight"], "temperature": ["finetune.source_temperature"]}
+        return [*keys, "finetune.source_mix", *weighted[config.finetune.source_mix]]
 
     def head(self, config: RunConfig) -> str:
         return config.finetune.head
@@ -31,8 +155,8 @@ class Finetune(StageKind):
         return learned_stores(context, stage)
 
     def build(self, run: StageRun) -> Training:
-        context, stage, table = run.context, run.stage, run.context.config.finetune
-        model = new_task_model(context, stage, table.head)
+        context, stage = run.context, run.stage
+        model = new_task_model(context, stage, context.config.finetune.head)
         stores = learned_stores(context, stage)
         for addition in additions_to(stage):
             stores |= addition.stores(run, model.encoder)
@@ -42,7 +166,7 @@ class Finetune(StageKind):
             warn_of_unseen(context, test, "test", language)
         mixed = mixture(context, stage, stores)
         batches = _batches(run, mixed)
-        context.warn(slow_learning_rate(table.head_lr or table.lr, len(batches)))
+        context.warn(slow_learning_rate(stage.training.head_lr or stage.training.lr, len(batches)))
         notes: dict[str, Any] = {"examples": mixed.count("source")}
         for role, mark in MARK_OF_ROLE.items():
             if count := mixed.count(role):

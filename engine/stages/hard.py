@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from ...data import ItemView, Part, TaskBatches, TokenStore
 from ..plan import Stage
@@ -17,11 +17,11 @@ from ..training.objectives import cross_entropy
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
 from .decision_files import DECISION
-from .kind import StageKind, StageRun, Training, register_kind
-from .mixture import labelled_examples
+from .finetune import labelled_examples
+from .kind import VOTERS, StageKind, StageRun, Training, register_kind
 from .outside import outside_digests, outside_notes
 from .pool import by_target, load_pool, pool_store, pool_tokens, target_examples
-from .round_decision import decide_round, if_gold
+from .round_decision import Rules, collect_votes, decide, if_gold, record
 from .soft import fresh_student
 
 CURVE = "curve.csv"
@@ -31,6 +31,10 @@ class Hard(StageKind):
     """Eq. 2 to 4 of arXiv 2310.04726: the kept source and the target examples with an accepted label."""
 
     name = "hard"
+    tables = (
+        *(*VOTERS, "selftrain.cap", "inference_tokens", "selftrain.hard", "selftrain.alpha"),
+        *("selftrain.target_filter", "selftrain.source_filter", "selftrain.abandoned", "selftrain.accept"),
+    )
     chosen_by = ("selftrain",)
     decides = True
 
@@ -47,33 +51,32 @@ class Hard(StageKind):
         labeller = context.load_task_model(stage, _labeller(stage))
         decided = DECISION.exist(context, run.folder)
         if not decided:
-            said = len(context.warnings)
-            decision = decide_round(context, stage, labeller)
-            arrays, warnings = save(decision.arrays), context.warnings_as_json(said)
-            context.processes.rank_zero_only(
-                lambda: DECISION.write(run.folder, decision.record, arrays, warnings=warnings)
-            )
-        record = DECISION.read(context, run.folder)
+            said, rules = len(context.warnings), Rules.of(context)
+            votes = collect_votes(context, stage, labeller)
+            found, arrays = record(context, stage, rules, votes, decide(votes, rules))
+            warnings = context.warnings_as_json(said)
+            context.processes.rank_zero_only(lambda: DECISION.write(run.folder, found, save(arrays), warnings=warnings))
+        found, data = DECISION.read(context, run.folder)
+        saved = load(data)
         # Also where the stage goes on: the file is no part of what was decided, and may have been damaged meanwhile.
-        context.processes.rank_zero_only(lambda: atomic_write_text(run.folder / CURVE, curve_csv(record)))
+        context.processes.rank_zero_only(lambda: atomic_write_text(run.folder / CURVE, curve_csv(found)))
         if decided:
-            context.restore_warnings(record["warnings"])
+            context.restore_warnings(found["warnings"])
         goes_on = "student" in stage.inputs and table.start == "student"
         model = labeller if goes_on else fresh_student(context, stage)
-        saved = DECISION.arrays(run.folder)
         parts = _parts(context, stage, saved)
         batches = _batches(run, parts)
         kept, used = len(parts[0].examples), sum(len(part.examples) for part in parts[1:])
         removed = len(context.data.source_train) - kept
-        notes = {"accepted": record["accepted"], "removed": removed, "source_examples": kept, "target_examples": used}
-        alpha = "no filter" if record["alpha"] is None else f"alpha {record['alpha']:.3f}"
-        line = f"{alpha}, {record['accepted']} of {record['items']} items accepted, {removed} source examples removed"
+        notes = {"accepted": found["accepted"], "removed": removed, "source_examples": kept, "target_examples": used}
+        alpha = "no filter" if found["alpha"] is None else f"alpha {found['alpha']:.3f}"
+        line = f"{alpha}, {found['accepted']} of {found['items']} items accepted, {removed} source examples removed"
         pool = load_pool(context, stage).target
         return Training(
             model,
             batches,
             cross_entropy,
-            notes | {"alpha": record["alpha"]} | outside_notes(context, stage),
+            notes | {"alpha": found["alpha"]} | outside_notes(context, stage),
             lambda trace: line,
             lambda trace: against_teacher(run, model, parts[1].view, pool, saved["target.label"]),
         )
@@ -99,7 +102,7 @@ class Hard(StageKind):
 
     def if_gold(self, context: Context, stage: Stage) -> dict[str, Any]:
         labeller = context.load_task_model(stage, _labeller(stage))
-        return if_gold(context, stage, labeller, DECISION.read(context, context.folder(stage.id)))
+        return if_gold(context, stage, labeller, DECISION.read(context, context.folder(stage.id))[0])
 
 
 def _labeller(stage: Stage) -> str:

@@ -18,6 +18,7 @@ from ...data import BatchSize, MlmBatches, PairBatches, Part, TaskBatches, Token
 from ...model import Encoder, Head, MaskedLM, TaskModel
 from ..evaluation.held_out import HeldOut
 from ..plan import Stage
+from ..plan.stage import settings_of, training_settings
 from ..recipe.config import RunConfig
 from ..training.loop import Trace
 from ..training.objectives import BatchSource, Objective
@@ -84,7 +85,7 @@ def stage_seed(stage: Stage, *purpose: str | int) -> int:
 
     The second model of co-training has its own.
     """
-    second = ("b",) if stage.settings.get("model") == "b" else ()
+    second = ("b",) if stage.options.get("model") == "b" else ()
     return derive_seed(stage.seed, stage.kind, stage.round, *second, *purpose)
 
 
@@ -133,12 +134,22 @@ class StageKind(ABC):
         masked: whether it trains a masked LM, which is never scored, and not a task model.
         chosen_by: the values of `--stage`, besides "evaluate" and "all", that name stages of the kind.
         decides: whether it accepts pseudo-labels, so that `if_gold` has something to say.
+        trains: whether `Stage.training` decides its result.
+        tables: the tables and single keys of the recipe that its stages get, such as "selftrain.hard"; they identify
+            the stages, and `context.config` gives nothing else (but `plan.stage.SHARED`). Lists of languages stand
+            for the numbers of their tables: "targets.draw".
     """
 
     name: str
     masked = False
     chosen_by: tuple[str, ...] = ()
     decides = False
+    trains = True
+    tables: tuple[str, ...] = ()
+
+    def also(self, config: RunConfig, stage: Stage) -> list[str]:
+        """Further tables and keys, of a stage that reads them by what the recipe asks for, or by its options."""
+        return []
 
     @abstractmethod
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
@@ -175,19 +186,20 @@ class StageKind(ABC):
 
 
 class Addition:
-    """Something that joins stages of other kinds where their settings have its key.
+    """Something that joins stages of other kinds, those that have its name among their `additions`.
 
     Attributes:
-        key: of `Stage.settings`.
         role: of what fine-tuning learns by it, if it does.
+        tables: as of `StageKind`, for the stages that it joins.
     """
 
-    key: str
+    name: str
     role = ""
+    tables: tuple[str, ...] = ()
 
-    def settings(self, config: RunConfig, kind: str) -> dict[str, Any]:
-        """What the recipe adds to the settings of a target's stages of a kind; with its key, where it joins them."""
-        return {}
+    def joins(self, config: RunConfig, kind: str) -> bool:
+        """Whether the recipe has it join a target's stages of a kind."""
+        return False
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         """Further stores that decide the result, by role."""
@@ -247,8 +259,8 @@ def register_kind(kind: StageKind) -> None:
 
 
 def register_addition(addition: Addition) -> None:
-    """Makes something known that joins other stages; one of the same key is replaced."""
-    _ADDITIONS[addition.key] = addition
+    """Makes something known that joins other stages; one of the same name is replaced."""
+    _ADDITIONS[addition.name] = addition
 
 
 def register_planner(planner: Planner) -> None:
@@ -267,9 +279,24 @@ def kinds_in(name: str) -> set[str]:
     return {k.name for k in _KINDS.values() if name in k.chosen_by or (name == "evaluate" and not k.masked)}
 
 
-def added_settings(config: RunConfig, kind: str) -> dict[str, Any]:
-    """What methods add to the settings of a target's stages of a kind."""
-    return {key: value for x in _ADDITIONS.values() for key, value in x.settings(config, kind).items()}
+def added_to(config: RunConfig, kind: str) -> tuple[str, ...]:
+    """What joins a target's stages of a kind, by name."""
+    return tuple(name for name, addition in _ADDITIONS.items() if addition.joins(config, kind))
+
+
+ALWAYS = ("precision", "deterministic")
+TASK = ("task", "labels", "max_length", "pooling", "prompt")
+VOTERS = ("selftrain.voters", "selftrain.widths")
+"""What all stages get, those of a task model, and those of one with voters."""
+
+
+def with_settings(config: RunConfig, stage: Stage) -> Stage:
+    """A planned stage with what it gets of the recipe: by its kind, and by what joins it."""
+    kind = kind_of(stage)
+    keys = [*ALWAYS, *(() if kind.masked else TASK), *kind.tables, *kind.also(config, stage)]
+    keys += [key for addition in additions_to(stage) for key in addition.tables]
+    training = training_settings(stage.training) if kind.trains else {}
+    return replace(stage, settings=settings_of(config, keys, stage.targets) | training)
 
 
 def register_head(name: str, head: HeadKind) -> None:
@@ -290,7 +317,7 @@ def kind_of(stage: Stage) -> StageKind:
 
 def additions_to(stage: Stage) -> list[Addition]:
     """What joins a stage, in the order in which it was registered."""
-    return [addition for key, addition in _ADDITIONS.items() if key in stage.settings]
+    return [addition for name, addition in _ADDITIONS.items() if name in stage.additions]
 
 
 def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
@@ -305,8 +332,9 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
 
 def digests_of(context: Context, stage: Stage) -> dict[str, str]:
     """What else decides a stage's result, by role."""
-    head = HEADS.get(stage.settings.get("finetune", {}).get("head", ""))
-    return kind_of(stage).digests(context, stage) | ({} if head is None else head.digests(context, stage))
+    kind = kind_of(stage)
+    head = None if kind.masked else HEADS.get(kind.head(context.config))
+    return kind.digests(context, stage) | ({} if head is None else head.digests(context, stage))
 
 
 def read_tokens(context: Context, stage: Stage) -> list[int]:

@@ -13,7 +13,7 @@ from ...model import Encoder, MaskedLM, load_masked_lm
 from ..evaluation.held_out import HeldOut, split_off
 from ..plan import Stage
 from ..pseudolabels.diagnostics import low_loss_drop, only_frequencies
-from ..recipe.config import BtfConfig, MaskedLmConfig
+from ..recipe.config import BtfConfig, MaskedLmConfig, RunConfig
 from ..training.loop import Trace
 from ..training.objectives import masked_lm
 from .context import Context
@@ -40,18 +40,23 @@ def btf_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     targets = context.config.targets_of(stage.targets)
     stores = text_by_language(context, stage)
     count = len(stores)
-    if stage.settings["text"] == "general":
+    if stage.options["text"] == "general":
         stores = [*stores, *context.data.task_text(*targets)]
     if context.config.btf.sides == "target":
         stores = [store for i, store in enumerate(stores) if i % count >= count - len(targets)]
     roles = {f"text.{i}": store for i, store in enumerate(stores)}
-    return roles | ({"pairs": context.data.pairs(*targets)} if "tlm" in stage.settings else {})
+    return roles | ({"pairs": context.data.pairs(*targets)} if _has_pairs(context.config, stage) else {})
+
+
+def _has_pairs(config: RunConfig, stage: Stage) -> bool:
+    """Whether the stage reads sentence pairs; the control reads none."""
+    return stage.options["text"] == "task" and any(table.pairs for table in config.targets_of(stage.targets))
 
 
 def text_by_language(context: Context, stage: Stage) -> list[TokenStore]:
     """Text of each source language, then of each target."""
     data, targets = context.data, context.config.targets_of(stage.targets)
-    return data.task_text(*targets) if stage.settings["text"] == "task" else data.control_text(*targets)
+    return data.task_text(*targets) if stage.options["text"] == "task" else data.control_text(*targets)
 
 
 def btf_text(context: Context, stage: Stage) -> BtfText:
@@ -60,7 +65,7 @@ def btf_text(context: Context, stage: Stage) -> BtfText:
     targets, first = config.targets_of(stage.targets), len(config.sources)
     stores = text_by_language(context, stage)
     sizes = [len(store) for store in stores]
-    if stage.settings["text"] == "general":
+    if stage.options["text"] == "general":
         task = context.data.task_text(*targets)
         sizes = [min(size, len(store)) for size, store in zip(sizes, task, strict=True)]
     sizes[first:] = [min(size, table.cap or size) for size in sizes[first:]]
@@ -71,7 +76,7 @@ def btf_text(context: Context, stage: Stage) -> BtfText:
     ]
     if table.sides == "target":
         corpora = corpora[first:]
-    if "tlm" not in stage.settings:
+    if not _has_pairs(config, stage):
         return BtfText(corpora, None)
     counts = pair_counts([len(corpus) for corpus in corpora], table)
     separator = context.tokenizer.sep_id if table.pair_positions == "reset" else None
@@ -92,6 +97,7 @@ class Pretrain(StageKind):
     """Masked language modelling on general text: from scratch, or on from the weights of the recipe's encoder."""
 
     name = "pretrain"
+    tables = ("pretrain", "model.new")
     chosen_by = ("pretrain",)
     masked = True
 
@@ -144,8 +150,12 @@ class Btf(StageKind):
     """Bilingual task fitting (arXiv 2310.04726 section 3.1), on task text or, as a control, on general text."""
 
     name = "btf"
+    tables = ("btf",)
     chosen_by = ("btf",)
     masked = True
+
+    def also(self, config: RunConfig, stage: Stage) -> list[str]:
+        return ["btf.pairs_share", "btf.pair_positions"] if _has_pairs(config, stage) else []
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         return btf_stores(context, stage)
@@ -157,7 +167,7 @@ class Btf(StageKind):
         for language, store in zip(languages, text_by_language(context, stage), strict=True):
             warn_of_unseen(context, store, "text", language)
         pairs: dict[str, Any] = {}
-        if "tlm" in stage.settings:
+        if _has_pairs(context.config, stage):
             store = btf_stores(context, stage)["pairs"]
             warn_of_unseen(context, store, "pairs", str(stage.pair))
             pairs = {"pairs": len(store), "uses_parallel_data": True}
@@ -181,8 +191,8 @@ def masked_batches(run: StageRun, text: BtfText, table: MaskedLmConfig) -> MlmBa
     """Masked batches of a text as the stage's table says."""
     return MlmBatches(
         text.corpora,
-        batch_size=table.batch_size,
-        epochs=table.epochs,
+        batch_size=run.stage.training.batch_size,
+        epochs=run.stage.training.epochs,
         rate=table.mask_rate,
         balance=table.balance,
         temperature=table.temperature,

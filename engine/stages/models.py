@@ -15,6 +15,7 @@ from ...model import (
     TaskModel,
     VoterHeads,
     default_voter_widths,
+    load_encoder,
     load_encoder_config,
     load_pooler,
 )
@@ -59,7 +60,7 @@ def new_task_model(context: Context, stage: Stage, head: str, role: str = "base"
     if head in HEADS:
         return HEADS[head].model(context, stage, role)
     config = context.config
-    encoder = context.load_base(stage, role)
+    encoder = load_encoder(context.input_folder(stage, role)).to(context.device)
     pooler = None
     if config.pooling == "pooler":
         assert config.model.path is not None

@@ -136,10 +136,10 @@ def _said(row: Mapping[str, Any], names: ReaderConfig, task: str, items: int, la
         return _Said(classes, confidence)
     if not all(isinstance(one, dict) and all(isinstance(x, int | float) for x in one.values()) for one in values[2]):
         raise ValueError("probabilities are not an object of a number for each label")
-    table = np.array([[one.get(label, 0.0) for label in labels] for one in values[2]], dtype=np.float32)
-    if np.any(table < 0) or np.any(abs(table.sum(axis=1) - 1) > _SUMS_TO):
+    probabilities = np.array([[one.get(label, 0.0) for label in labels] for one in values[2]], dtype=np.float32)
+    if np.any(probabilities < 0) or np.any(abs(probabilities.sum(axis=1) - 1) > _SUMS_TO):
         raise ValueError("the probabilities of the labels do not add up to 1")
-    return _Said(classes, confidence, table / table.sum(axis=1, keepdims=True))
+    return _Said(classes, confidence, probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
 def _listed(value: Any, task: str) -> list[Any]:
@@ -190,18 +190,18 @@ def _on_items(
 ) -> OutsideLabels:
     items, count = int(offsets[-1]), len(labels)
     classes, confidence = np.full(items, -1, dtype=np.int64), np.full(items, np.nan, dtype=np.float32)
-    table = np.zeros((items, count), dtype=np.float32)
+    probabilities = np.zeros((items, count), dtype=np.float32)
     for i, example in enumerate(examples):
         if (one := said.get(_key_of_example(example))) is None:
             continue
         here, seen = slice(int(offsets[i]), int(offsets[i + 1])), np.asarray(words[offsets[i] : offsets[i + 1]])
         classes[here], confidence[here] = one.classes[seen], one.confidence[seen]
-        table[here] = np.nan if one.probabilities is None else one.probabilities[seen]
-    guessed = np.isnan(table[:, 0]) & (classes >= 0)
+        probabilities[here] = np.nan if one.probabilities is None else one.probabilities[seen]
+    guessed = np.isnan(probabilities[:, 0]) & (classes >= 0)
     sure = np.where(np.isnan(confidence), 1, confidence)[guessed]
-    table[guessed] = ((1 - sure) / max(1, count - 1))[:, None]
-    table[guessed, classes[guessed]] = sure
-    return OutsideLabels(classes, confidence, np.nan_to_num(table))
+    probabilities[guessed] = ((1 - sure) / max(1, count - 1))[:, None]
+    probabilities[guessed, classes[guessed]] = sure
+    return OutsideLabels(classes, confidence, np.nan_to_num(probabilities))
 
 
 def outside_digests(context: Context, stage: Stage) -> dict[str, str]:

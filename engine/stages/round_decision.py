@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ... import ModelError
 from ...data import OUTSIDE, TokenStore
 from ...data.store.store import IGNORE
 from ...model import TaskModel
@@ -27,25 +25,18 @@ from ..pseudolabels.diagnostics import (
     low_agreement,
     require_accepted,
 )
-from ..pseudolabels.filters import REASONS, Decision, Reason, SourceDecision, source_consistency
-from ..pseudolabels.filters import decide as decide_items
-from ..pseudolabels.judged import JudgedItems, choose_alpha
+from ..pseudolabels.filters import REASONS, Decision, Reason, source_consistency
+from ..pseudolabels.filters import decide as accept
 from ..pseudolabels.quality import calibration_bins, pseudo_label_quality
-from ..pseudolabels.thresholds import ThresholdChoice
+from ..pseudolabels.round import RoundDecision
+from ..pseudolabels.thresholds import ThresholdChoice, choose_threshold
 from ..recipe.config import SelfTrainConfig
 from ..storage.files import read_json
 from ..storage.names import FINISHED
 from .context import Context
-from .outside import agreement, outside_labels, with_outside
+from .decision_files import DECISION, LabelledVotes
+from .outside import OutsideLabels, agreement, outside_labels, with_outside
 from .pool import Pool, by_target, load_pool, pool_store
-
-
-@dataclass(frozen=True)
-class RoundDecision:
-    """What a hard stage trains on (`arrays`, one entry per item or example) and why (`record`, `decision.json`)."""
-
-    arrays: dict[str, np.ndarray]
-    record: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,26 +57,27 @@ class Rules:
         """Those of a run."""
         return cls(context.config.selftrain, context.data.labels, context.data.source_train)
 
-    def judged(self, voted: Voted) -> JudgedItems:
+    @property
+    def threshold(self) -> dict[str, Any]:
+        """Arguments of `choose_threshold`."""
+        return self.table.alpha.threshold | {"num_classes": len(self.labels)}
+
+    def labelled(self, voted: Voted) -> LabelledVotes:
         """The labelled items that alpha is chosen on; they are stored, so that other rules can be tried on them."""
         known, votes = voted.gold >= 0, voted.votes
         if self.table.alpha.items == "entities":
             known &= votes.label.numpy() != self.labels.index(OUTSIDE)
         correct = votes.label.numpy() == voted.gold
-        return JudgedItems(
+        return LabelledVotes(
             votes.min_confidence.numpy()[known], votes.agree.numpy()[known], correct[known], voted.example[known]
         )
-
-    def choose(self, voted: Voted) -> ThresholdChoice:
-        """Alpha from labelled items."""
-        return choose_alpha(self.judged(voted), self.table.alpha, len(self.labels))
 
     def accept(self, voted: Voted, alpha: float | None) -> Decision:
         """The filter on the items of a target text; without a filter alpha is not read."""
         if self.table.target_filter == "none":
-            return decide_items(voted.votes, None)
+            return accept(voted.votes, None)
         unit, labels = self.table.target_filter, self.labels
-        decision = decide_items(voted.votes, alpha, unit=unit, sentence_of_item=voted.example, labels=labels)
+        decision = accept(voted.votes, alpha, unit=unit, sentence_of_item=voted.example, labels=labels)
         if self.table.accept == "threshold":
             return decision
         units = count_units(decision.label, labels, unit=unit, sentence_of_item=voted.example)
@@ -94,105 +86,115 @@ class Rules:
         counts = count_units(gold[known], labels, unit=unit, sentence_of_item=example[known]).counts()
         return choose_accepted(self.table.accept, decision, voted.votes.min_confidence.numpy(), units, counts)
 
-    def keep(self, source: Voted, in_play: np.ndarray, alpha: float) -> SourceDecision:
-        """The filter on the labelled source examples that are still in play, bool [N]."""
-        return source_consistency(
-            source.votes,
-            source.gold,
-            kept=in_play,
-            example_of_item=source.example,
-            rule=self.table.source_filter,
-            alpha=alpha,
-            labels=self.labels,
-        )
-
 
 @dataclass(frozen=True)
 class RoundVotes:
     """What the labeller of a round says.
 
     Attributes:
-        curves: on the labelled source texts that alpha can be chosen on, by the values of `selftrain.alpha.data`.
-        in_play: bool [N], the source examples that no round has removed; `curves["kept"]` is on these.
+        pool: the examples that are still in play.
+        source: on the labelled source texts that alpha can be chosen on, by the values of `selftrain.alpha.data`.
+        in_play: bool [N], the source examples that no round has removed; `source["kept"]` is on these.
         alone: on the unlabelled examples in play; `target` with outside labels as a voter more.
         texts: `target`, by the target whose text it is.
     """
 
-    curves: dict[str, Voted]
+    pool: Pool
+    source: dict[str, Voted]
     in_play: np.ndarray
     alone: Voted
     target: Voted
     texts: list[Voted]
+    outside: OutsideLabels | None
 
 
 @dataclass(frozen=True)
-class Decided:
-    """What a round decides.
+class StageDecision(RoundDecision):
+    """What a hard stage decides.
 
     Attributes:
-        choices: alpha by the values of `selftrain.alpha.data`; `choice` is that of the recipe.
+        alphas: by the values of `selftrain.alpha.data`; `choice` is that of the recipe.
         parts: of each target's text; `target` of all, end to end.
     """
 
-    choices: dict[str, ThresholdChoice]
-    choice: ThresholdChoice
+    alphas: dict[str, float]
     parts: list[Decision]
-    target: Decision
-    source: SourceDecision
 
 
-def decide(votes: RoundVotes, rules: Rules) -> Decided:
-    """Alpha on the labelled source, then both languages at it (Eq. 3 and 4); each target is filtered by itself."""
-    choices = {name: rules.choose(voted) for name, voted in votes.curves.items()}
-    choice = choices[rules.table.alpha.data]
-    parts = [rules.accept(text, choice.alpha) for text in votes.texts]
-    whole = Decision(**{n: np.concatenate([getattr(d, n) for d in parts]) for n in vars(parts[0])})
-    return Decided(choices, choice, parts, whole, rules.keep(votes.curves["kept"], votes.in_play, choice.alpha))
-
-
-def decide_round(context: Context, stage: Stage, labeller: TaskModel) -> RoundDecision:
-    """Has the labeller vote on both languages and decides by the recipe's rules.
-
-    Raises:
-        DataError: not one pseudo-label was accepted; the message says what would accept some.
-    """
-    rules, pool, store = Rules.of(context), load_pool(context, stage), pool_store(context, stage)
-    data, outside, table = context.data, outside_labels(context, stage), rules.table
+def collect_votes(context: Context, stage: Stage, labeller: TaskModel) -> RoundVotes:
+    """Has the labeller of a round vote on both languages."""
+    pool, store, data = load_pool(context, stage), pool_store(context, stage), context.data
+    outside = outside_labels(context, stage)
     context.progress.note(
         f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples"
     )
     in_play = np.isin(np.arange(len(data.source_train)), pool.source)
-    curves = {"all": vote(labeller, data.source_train, **context.passes)}
-    curves["kept"] = curves["all"].of(in_play)
+    source = {"all": vote(labeller, data.source_train, **context.passes)}
+    source["kept"] = source["all"] if in_play.all() else source["all"].of(in_play)
     if context.config.has_dev:
-        curves["dev"] = vote(labeller, data.source_dev, **context.passes)
+        source["dev"] = vote(labeller, data.source_dev, **context.passes)
     alone = vote(labeller, store, pool.target, **context.passes)
     target = replace(alone, votes=with_outside(alone.votes, alone.items, outside))
-    places = by_target(store)
-    texts = [target.of(np.isin(np.arange(len(store)), examples)) for examples in places]
-    votes = RoundVotes(curves, in_play, alone, target, texts)
-    decided = decide(votes, rules)
-    record = _record(stage, rules, votes, decided) | agreement(alone.votes, alone.items, outside, rules.labels)
+    texts = [target.of(np.isin(np.arange(len(store)), examples)) for examples in by_target(store)]
+    return RoundVotes(pool, source, in_play, alone, target, texts, outside)
+
+
+def decide(votes: RoundVotes, rules: Rules) -> StageDecision:
+    """Alpha on the labelled source, then both languages at it (Eq. 3 and 4); each target is filtered by itself."""
+    choices = dict[str, ThresholdChoice]()
+    for name, voted in votes.source.items():
+        if name == "kept" and voted is votes.source["all"]:
+            choices[name] = choices["all"]
+            continue
+        items = rules.labelled(voted)
+        choices[name] = choose_threshold(items.confidence, items.correct, agree=items.agree, **rules.threshold)
+    choice = choices[rules.table.alpha.data]
+    parts = [rules.accept(text, choice.alpha) for text in votes.texts]
+    whole = Decision(**{n: np.concatenate([getattr(d, n) for d in parts]) for n in vars(parts[0])})
+    kept, table = votes.source["kept"], rules.table
+    source = source_consistency(
+        kept.votes,
+        kept.gold,
+        kept=votes.in_play,
+        example_of_item=kept.example,
+        rule=table.source_filter,
+        alpha=choice.alpha,
+        labels=rules.labels,
+    )
+    return StageDecision(choice, whole, source, {name: each.alpha for name, each in choices.items()}, parts)
+
+
+def record(
+    context: Context, stage: Stage, rules: Rules, votes: RoundVotes, decision: StageDecision
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A decision as `decision.json` and as arrays, one entry per item or example; warns of what looks wrong.
+
+    Raises:
+        DataError: not one pseudo-label was accepted; the message says what would accept some.
+    """
+    target, texts, store, table = votes.target, votes.texts, votes.target.store, rules.table
+    found = _record(stage, rules, votes, decision)
+    found |= agreement(votes.alone.votes, votes.alone.items, votes.outside, rules.labels)
     require_accepted(
-        record["accepted"],
+        found["accepted"],
         target.votes.min_confidence,
         target.votes.agree,
-        alpha=record["alpha"],
+        alpha=found["alpha"],
         where=stage.id,
         accepted_at=lambda lower: sum(int(rules.accept(text, lower).keep.sum()) for text in texts),
     )
     if table.accept != "threshold":
-        dropped = count_dropped(decided.target, rules.labels)
+        dropped = count_dropped(decision.target, rules.labels)
         total = sum(dropped.values())
-        record["options"] = {"accept": {"rule": table.accept, "dropped": total, "per_class": dropped}}
-        context.warn(acceptance_cut(table.accept, total, record["accepted"]))
+        found["options"] = {"accept": {"rule": table.accept, "dropped": total, "per_class": dropped}}
+        context.warn(acceptance_cut(table.accept, total, found["accepted"]))
     if len(texts) > 1:
-        grid = decided.choice.curve.thresholds
-        parts = [_accepted(rules, grid, t, d) for t, d in zip(texts, decided.parts, strict=True)]
-        parts = [part | _place(store, examples) for part, examples in zip(parts, places, strict=True)]
-        record["targets"] = dict(zip(stage.targets, parts, strict=True))
-    _warn(context, stage, votes, decided, record)
-    return RoundDecision(_arrays(rules, pool, votes, decided), record)
+        grid = decision.choice.curve.thresholds
+        parts = [_accepted(rules, grid, t, d) for t, d in zip(texts, decision.parts, strict=True)]
+        parts = [part | _place(store, examples) for part, examples in zip(parts, by_target(store), strict=True)]
+        found["targets"] = dict(zip(stage.targets, parts, strict=True))
+    _warn(context, stage, votes, decision, found)
+    return found, _arrays(rules, votes, decision)
 
 
 def if_gold(context: Context, stage: Stage, labeller: TaskModel, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,11 +210,11 @@ def if_gold(context: Context, stage: Stage, labeller: TaskModel, record: Mapping
         if target.test is None:
             continue
         test = vote(labeller, context.data.scored(target.test, target.language), **context.passes)
-        quality = pseudo_label_quality(
-            test.votes, rules.accept(test, alpha), rules.labels, gold=test.gold, thresholds=grid
-        )
+        items, accepted = rules.labelled(test), rules.accept(test, alpha)
+        choice = choose_threshold(items.confidence, items.correct, agree=items.agree, **rules.threshold)
+        quality = pseudo_label_quality(test.votes, accepted, rules.labels, gold=test.gold, thresholds=grid)
         found[target.language] = {
-            "target_curve": _curve(rules.choose(test)),
+            "target_curve": _curve(choice),
             "precision_if_gold": quality.overall.precision,
             "classes_if_gold": {
                 n: {"items": a.predicted, "accepted": a.accepted, "correct": a.correct, "gold": a.gold}
@@ -224,23 +226,23 @@ def if_gold(context: Context, stage: Stage, labeller: TaskModel, record: Mapping
     return found
 
 
-def _record(stage: Stage, rules: Rules, votes: RoundVotes, decided: Decided) -> dict[str, Any]:
+def _record(stage: Stage, rules: Rules, votes: RoundVotes, decision: StageDecision) -> dict[str, Any]:
     """The decision as JSON values (docs/summary-schema.md)."""
-    source, choice, labels = votes.curves["kept"], decided.choice, rules.labels
+    source, choice, labels = votes.source["kept"], decision.choice, rules.labels
     predicted = source.votes.mean_probability.argmax(dim=-1).numpy()
     wrong = source.gold[(source.gold >= 0) & (predicted != source.gold)]
     removed = np.bincount(wrong, minlength=len(labels))
-    kept, in_play = decided.source, votes.in_play
+    kept, in_play = decision.source, votes.in_play
     return {
         "round": stage.round,
         "alpha": None if rules.table.target_filter == "none" else choice.alpha,
         "rule": choice.rule,
         "at_edge": choice.at_edge,
         "reason": choice.reason,
-        "alphas": {name: each.alpha for name, each in decided.choices.items()},
+        "alphas": decision.alphas,
         "unit": rules.table.target_filter,
         "curve": _curve(choice),
-        **_accepted(rules, choice.curve.thresholds, votes.target, decided.target),
+        **_accepted(rules, choice.curve.thresholds, votes.target, decision.target),
         "calibration": {"source": _calibration(source)},
         "source": {
             "items": int(in_play.sum()),
@@ -288,33 +290,33 @@ def _curve(choice: ThresholdChoice) -> dict[str, Any]:
     return {name: curve[name] for name in names}
 
 
-def _arrays(rules: Rules, pool: Pool, votes: RoundVotes, decided: Decided) -> dict[str, np.ndarray]:
-    target, decision, source, table = votes.target, decided.target, votes.curves["kept"], rules.table
+def _arrays(rules: Rules, votes: RoundVotes, decision: StageDecision) -> dict[str, np.ndarray]:
+    target, accepted, source, table = votes.target, decision.target, votes.source["kept"], rules.table
     stays = np.zeros(len(target.store), dtype=np.uint8)
-    stays[pool.target if table.abandoned == "round" else np.unique(target.example[decision.keep])] = 1
+    stays[votes.pool.target if table.abandoned == "round" else np.unique(target.example[accepted.keep])] = 1
     return {
-        "target.targets": target.spread(decision.targets, IGNORE),
-        "target.label": target.spread(decision.label, IGNORE),
-        "target.reason": target.spread(decision.reason, -1),
+        "target.targets": target.spread(accepted.targets, IGNORE),
+        "target.label": target.spread(accepted.label, IGNORE),
+        "target.reason": target.spread(accepted.reason, -1),
         "target.agree": target.spread(target.votes.agree.numpy().astype(np.uint8), 0),
         "target.confidence": target.spread(target.votes.min_confidence.numpy(), 0),
         "target.pool": stays,
-        "source.keep": decided.source.keep.astype(np.uint8),
-        "source.reason": decided.source.reason,
+        "source.keep": decision.source.keep.astype(np.uint8),
+        "source.reason": decision.source.reason,
         "source.label": source.spread(source.votes.mean_probability.argmax(dim=-1).numpy().astype(np.int16), IGNORE),
-        **rules.judged(votes.curves[table.alpha.data]).as_arrays(),
+        **rules.labelled(votes.source[table.alpha.data]).as_arrays(),
     }
 
 
-def _warn(context: Context, stage: Stage, votes: RoundVotes, decided: Decided, record: dict[str, Any]) -> None:
-    labels, gold, kept = context.data.labels, votes.curves["kept"].gold, decided.source
+def _warn(context: Context, stage: Stage, votes: RoundVotes, decision: StageDecision, record: dict[str, Any]) -> None:
+    labels, gold, kept = context.data.labels, votes.source["kept"].gold, decision.source
     prior = np.bincount(gold[gold >= 0], minlength=len(labels))
     share = dict(zip(labels, prior.tolist(), strict=True))
     earlier = earlier_records(context, stage)
     known_guarded = {label for before in earlier for label in before["source"]["guarded_per_class"]}  # has been said
     context.warn(
         *(warning for warning in kept.warnings if warning.values["label"] not in known_guarded),
-        alpha_at_edge(decided.choice),
+        alpha_at_edge(decision.choice),
         low_agreement(votes.alone.votes.agree),
         heavy_source_drop(record["source"]["items"], record["source"]["kept"]),
         falling_acceptance([each["accepted"] / max(1, each["items"]) for each in (*earlier, record)]),
@@ -333,15 +335,6 @@ def earlier_records(context: Context, stage: Stage) -> list[dict[str, Any]]:
     inputs = stage.inputs
     while "previous" in inputs:
         folder = context.folder(inputs["previous"])
-        records.insert(0, read_record(folder))
+        records.insert(0, DECISION.verified(folder)[0])
         inputs = read_json(folder / FINISHED, None).get("inputs", {})
     return records
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The `decision.json` of a hard stage.
-
-    Raises:
-        ModelError: it is missing or damaged.
-    """
-    return read_json(folder / "decision.json", ModelError, f"delete the folder {folder} and run again", needed=True)

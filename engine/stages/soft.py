@@ -17,6 +17,7 @@ from ...tasks import per_word
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
 from ..pseudolabels.refine import match_outside, pool_by_word, word_forms
+from ..recipe.config import RunConfig
 from ..storage.files import atomic_write_bytes
 from ..storage.names import SOFT_LABELS
 from ..storage.soft_labels import MISSING, packed_soft_labels, read_soft_labels, soft_label_problem
@@ -24,7 +25,7 @@ from ..storage.stage_files import damage
 from ..training.objectives import SoftLabels
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
-from .kind import StageKind, StageRun, Training, register_kind
+from .kind import VOTERS, StageKind, StageRun, Training, register_kind
 from .models import new_task_model, warn_of_unseen
 from .outside import outside_digests, outside_notes
 from .pool import load_pool, pool_store, pool_tokens, target_examples
@@ -35,7 +36,11 @@ class Soft(StageKind):
     """Eq. 1 of arXiv 2310.04726: the distance to the teacher's probabilities on the unlabelled target text."""
 
     name = "soft"
+    tables = (*VOTERS, "selftrain.cap", "inference_tokens", "selftrain.soft")
     chosen_by = ("selftrain",)
+
+    def also(self, config: RunConfig, stage: Stage) -> list[str]:
+        return ["selftrain.abandoned"] if stage.round > 1 else []
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         stores = {"source": context.data.source_train, "target": pool_store(context, stage)}
@@ -49,9 +54,8 @@ class Soft(StageKind):
         model = fresh_student(context, stage)
         text, labels = _labelled_text(run, load_pool(context, stage).target)
         batches = run.task_batches([text])
-        context.warn(
-            single_voter(context.config.selftrain.voters), slow_learning_rate(table.head_lr or table.lr, len(batches))
-        )
+        rate = stage.training.head_lr or stage.training.lr
+        context.warn(single_voter(context.config.selftrain.voters), slow_learning_rate(rate, len(batches)))
         context.warn(one_teacher(table.teachers, len(own_teachers(stage))))
         count = len(text.examples)
         notes: dict[str, Any] = {"examples": count, "voters": model.head.num_voters}

@@ -8,7 +8,7 @@ then labels from outside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +94,7 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
             assert info.labels is not None
             data = None
             if not _as_own(config, info, tokenizer, context.tokenizer):
-                length = min(config.max_length, info.config.max_length)
-                alone = replace(config, labels=labels, max_length=length).with_prompt(info.prompt)
-                root = context.run_dir.path / "store"
-                data = Datasets(alone, tokenizer, root, context.progress.note, context.reuse, context.mend)
+                data = context.data.as_read_by(tokenizer, info.config.max_length, info.prompt)
             classes = np.array([info.labels.index(label) for label in labels])
             context.opened[path] = FolderTeacher(path, classes, data)
         teachers.append(context.opened[path])
@@ -132,7 +129,7 @@ def _digest_key(path: Path) -> str:
 
 def own_teachers(stage: Stage) -> list[str]:
     """The roles of the run's own teachers of a soft stage, in the order of their seeds."""
-    seeds = stage.settings.get("teacher_seeds", [stage.seed])
+    seeds = stage.options.get("teacher_seeds", [stage.seed])
     return ["teacher" if seed == stage.seed else f"teacher-{seed}" for seed in seeds]
 
 

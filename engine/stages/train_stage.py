@@ -15,7 +15,7 @@ from ... import Interrupted, ModelError
 from ...model import MaskedLM, TaskModel
 from ...model.weights import frozen_hash, tensors_hash
 from ...tasks import task_of
-from ..training.checkpoint import load_latest, save_checkpoint
+from ..training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from ..training.distributed import ProcessGroup
 from ..training.loop import Loop, StepResult, Trace
 from ..training.objectives import BatchSource, Objective
@@ -50,10 +50,18 @@ def train_stage(run: StageRun) -> Outcome:
         Interrupted: after a checkpoint, when the run was asked to stop.
         XltError: the kind's own; ModelError for a frozen weight that has changed, which is a bug.
     """
-    passes, spent, total = run.stage.training.passes, Spent(), dict[str, Tensor]()
+    passes, total = run.stage.training.passes, dict[str, Tensor]()
+    trace, spent, kept = Trace(), Spent(), dict[str, Any]()
     for number in range(passes):
-        training, trace, seconds, start, kept = _one_pass(replace(run, pass_number=number))
-        spent += seconds
+        one = replace(run, pass_number=number)
+        training = kind_of(run.stage).build(one)
+        freeze(training.model.encoder, run.stage.training)
+        start = tensors_hash(dict(training.model.encoder.named_parameters()))
+        if training.batches is not None and training.objective is not None:
+            fit = Fit(one, training, training.batches, training.objective)
+            trace = fit.loop.run(fit.after_step)
+            seconds, kept = fit.finish()
+            spent += seconds
         if passes > 1:
             trained = {name: p for name, p in training.model.named_parameters() if p.requires_grad}
             total = {name: p.detach().double() + total.get(name, 0.0) for name, p in trained.items()}
@@ -64,19 +72,6 @@ def train_stage(run: StageRun) -> Outcome:
         kept |= {"kept_passes": passes}
     notes = training.notes | kept | training.after(trace)
     return Outcome(training.model, trace, spent, start, notes, training.line(trace))
-
-
-def _one_pass(run: StageRun) -> tuple[Training, Trace, Spent, str, dict[str, Any]]:
-    """What was trained, with its trace, its time, the hash of the encoder before, and notes of what was kept."""
-    training = kind_of(run.stage).build(run)
-    freeze(training.model.encoder, run.stage.training)
-    start = tensors_hash(dict(training.model.encoder.named_parameters()))
-    trace, spent, kept = Trace(), Spent(), dict[str, Any]()
-    if training.batches is not None and training.objective is not None:
-        fit = Fit(run, training, training.batches, training.objective)
-        trace = fit.loop.run(fit.after_step)
-        spent, kept = fit.finish()
-    return training, trace, spent, start, kept
 
 
 @dataclass(frozen=True)
@@ -323,9 +318,7 @@ class BestEpoch:
             ModelError: their file is damaged.
         """
         self._processes.rank_zero_only(lambda: True)
-        checkpoint = load_latest(self._folder, fingerprint=self._fingerprint)
-        if checkpoint is None:  # the end of a stage is always looked at
-            raise ModelError(f"{self._folder}: the best weights of the stage cannot be read back; run it again")
+        checkpoint = _saved(self._folder, self._fingerprint)
         loop.weights.load({name.removeprefix("model."): tensor for name, tensor in checkpoint.tensors.items()})
         return {"kept_step": checkpoint.step, "dev_score": checkpoint.meta["score"]}
 
@@ -364,10 +357,7 @@ class MeanOfLast:
         self._processes.rank_zero_only(lambda: True)
         total = dict[str, Tensor]()
         for step in self._points:
-            checkpoint = load_latest(self._folder / str(step), fingerprint=self._fingerprint)
-            if checkpoint is None:  # each is passed before the end
-                raise ModelError(f"{self._folder}: the weights of step {step} cannot be read back; run the stage again")
-            for name, tensor in checkpoint.tensors.items():
+            for name, tensor in _saved(self._folder / str(step), self._fingerprint).tensors.items():
                 total[name] = tensor.double() + total.get(name, 0.0)
         loop.weights.load({name.removeprefix("model."): total[name] / len(self._points) for name in total})
         return {"kept_steps": self._points}
@@ -376,3 +366,10 @@ class MeanOfLast:
 def _weights(loop: Loop) -> dict[str, Tensor]:
     tensors, _ = loop.state()
     return {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+
+
+def _saved(folder: Path, fingerprint: Mapping[str, Any]) -> Checkpoint:
+    """What was kept on the way; each place is passed before the end."""
+    if (found := load_latest(folder, fingerprint=fingerprint)) is None:
+        raise ModelError(f"{folder}: the weights that were kept cannot be read back; run the stage again")
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ... import DataError
 from ...data import OUTSIDE
-from ..evaluation.error_correlation import error_correlations
+from ..evaluation.per_example import error_correlations
 from ..storage.files import atomic_write_json, read_json
 from ..storage.names import SCORES, SHOWN, of_target
 from ..storage.stage_files import refuse_changed

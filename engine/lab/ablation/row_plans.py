@@ -18,7 +18,7 @@ from ...recipe.load import Resolved, load_recipe
 from ...runs.graph import make_plan
 from ...runs.jobs import default_jobs
 from ...runs.prepare import make_context, read_ahead
-from ...runs.stage_state import fingerprint_of, finished_record, run_folders
+from ...runs.stage_state import fingerprint_of, run_folders, state
 from ...runs.synthetic_data import settled
 from ...stages.context import Context
 from ...storage.run_folder import RunDir
@@ -137,7 +137,9 @@ def stages_made(plans: Sequence[RowPlan], home: Path, reuse: Sequence[Path]) -> 
     """The stages that some row's folder, or one to reuse, has already."""
     places = [*(home / plan.row.name for plan in plans), *reuse]
     stamps = {key: stamp for plan in plans for key, stamp in zip(plan.keys, plan.fingerprints.values(), strict=True)}
-    return {key for key, stamp in stamps.items() if any(finished_record(place / key[0], stamp) for place in places)}
+    return {
+        key for key, stamp in stamps.items() if any(state(place, key[0], stamp, hashed=False).fresh for place in places)
+    }
 
 
 def forecast(recipe: str | Path | None = None, *, run_dir: str | Path | None = None, **asked: Any) -> Json:

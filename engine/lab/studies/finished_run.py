@@ -55,6 +55,10 @@ class TaskStage:
     record: Json
     fingerprint: Json
 
+    def alpha(self, name: str) -> Any:
+        """A key of [selftrain.alpha], of a hard stage; earlier versions wrote it without its first table."""
+        return self.fingerprint.get(f"selftrain.alpha.{name}", self.fingerprint.get(f"alpha.{name}"))
+
 
 @dataclass
 class FinishedRun:
@@ -156,9 +160,9 @@ class FinishedRun:
         """
         scored = (stage.record.get("scored_on") or {} for stage in self.stages)
         test = next((found[self.source].split()[0] for found in scored if self.source in found), None)
-        with_dev = [s.fingerprint for s in self.stages if "data.dev" in s.fingerprint]
-        if with_dev and (test is None or any(found.get("alpha.data") == "dev" for found in with_dev)):
-            return self.store(with_dev[0]["data.dev"]), "dev"
+        with_dev = [s for s in self.stages if "data.dev" in s.fingerprint]
+        if with_dev and (test is None or any(stage.alpha("data") == "dev" for stage in with_dev)):
+            return self.store(with_dev[0].fingerprint["data.dev"]), "dev"
         return None if test is None else (self.store(test), "test")
 
     def model(self, stage: TaskStage) -> TaskModel:

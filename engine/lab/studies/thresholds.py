@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from .... import DataError
 from ....data import OUTSIDE, derive_seed
 from ....tasks import has_spans
-from ...pseudolabels.judged import JudgedItems, choose_alpha
-from ...pseudolabels.thresholds import choose_threshold_from_sweep, uniform_grid
+from ...pseudolabels.thresholds import ThresholdChoice, choose_threshold, choose_threshold_from_sweep, uniform_grid
 from ...recipe.config.stages import AlphaConfig
 from ...report.sections import THRESHOLDS
+from ...stages.decision_files import LabelledVotes
 from ...storage.files import atomic_write_json, delete
 from ...storage.text import percent, text_table
 from ...summary.seeds import mean
@@ -116,7 +116,7 @@ class RuleResult:
     regret: float | None = None
 
 
-def example_sweep(items: JudgedItems, thresholds: Floats) -> tuple[Ints, Ints]:
+def example_sweep(items: LabelledVotes, thresholds: Floats) -> tuple[Ints, Ints]:
     """Kept, and kept and correct, items of each example at each threshold: `[N, A]` each; rows sum to the curve."""
     number = np.unique(items.example, return_inverse=True)[1]
     limits = thresholds.astype(items.confidence.dtype)
@@ -133,7 +133,12 @@ def example_sweep(items: JudgedItems, thresholds: Floats) -> tuple[Ints, Ints]:
 
 
 def bootstrap_alphas(
-    items: JudgedItems, settings: AlphaConfig, num_classes: int, rules: Sequence[str], draws: int = DRAWS, seed: int = 0
+    items: LabelledVotes,
+    settings: AlphaConfig,
+    num_classes: int,
+    rules: Sequence[str],
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Alpha of each rule on draws of the examples with replacement, `[draws, rules]`, and whether at the edge."""
     thresholds = uniform_grid(num_classes, step=settings.step, upper=settings.upper)
@@ -152,14 +157,19 @@ def bootstrap_alphas(
             )
             if choice.fallback and not sums[0][0]:  # no confidence reaches the grid: counts do not give its median
                 repeats = times[number].astype(np.int64)
-                drawn = JudgedItems(**{name: np.repeat(values, repeats) for name, values in vars(items).items()})
-                choice = choose_alpha(drawn, replace(settings, rule=rule), num_classes)
+                drawn = LabelledVotes(**{name: np.repeat(values, repeats) for name, values in vars(items).items()})
+                choice = _choose(drawn, settings, num_classes, rule)
             alphas[i, j], edges[i, j] = choice.alpha, choice.at_edge
     return alphas, edges
 
 
+def _choose(items: LabelledVotes, settings: AlphaConfig, num_classes: int, rule: str) -> ThresholdChoice:
+    rules = settings.threshold | {"rule": rule, "num_classes": num_classes}
+    return choose_threshold(items.confidence, items.correct, agree=items.agree, **rules)
+
+
 def compare_rules(
-    items: JudgedItems,
+    items: LabelledVotes,
     settings: AlphaConfig,
     num_classes: int,
     *,
@@ -177,7 +187,7 @@ def compare_rules(
     alphas, edges = bootstrap_alphas(items, settings, num_classes, rules, draws)
     results = []
     for rule, drawn, at_edge in zip(rules, alphas.T, edges.T, strict=True):
-        choice = choose_alpha(items, replace(settings, rule=rule), num_classes)
+        choice = _choose(items, settings, num_classes, rule)
         passed = items.agree & _above(items.confidence, choice.alpha)
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         coverage = None
@@ -240,8 +250,8 @@ def study_thresholds(folder: str | Path, *, rules: Sequence[str] = COMPARED, dra
     for stage, record, arrays in decisions:
         voted, gold = arrays["target.reason"] >= 0, GoldSweep.from_record(record)
         results = compare_rules(
-            JudgedItems.from_arrays(arrays),
-            AlphaConfig(**{f.name: stage.fingerprint[f"alpha.{f.name}"] for f in fields(AlphaConfig)}),
+            LabelledVotes.from_arrays(arrays),
+            AlphaConfig(**{f.name: stage.alpha(f.name) for f in fields(AlphaConfig)}),
             len(record["classes"]),
             rules=rules,
             target=(arrays["target.confidence"][voted], arrays["target.agree"][voted].astype(bool)),

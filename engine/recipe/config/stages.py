@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ...training.config import option
 from .training import StageConfig
@@ -206,6 +206,11 @@ class AlphaConfig:
         "all", "tagging: the items that give the curve: all words, or those that the voters tag as part of an entity"
     )
     min_share: float = option(0.0, "thresholds that keep a smaller share of the items are not considered", min=0, max=1)
+
+    @property
+    def threshold(self) -> dict[str, Any]:
+        """Arguments of `choose_threshold`."""
+        return {name: getattr(self, name) for name in ("rule", "step", "upper", "min_kept", "min_share")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,10 @@ class TrainingConfig(ScheduleConfig):
         "random", "how an epoch becomes batches: at random, or batches of about one length, in windows of 50 of them"
     )
     micro_batch: int | Literal["auto"] = option(
-        0, "sequences in one forward pass; 0 means the whole batch, auto halves it where memory does not suffice", min=0
+        0,
+        "sequences in one forward pass; 0 means the whole batch, auto halves it where memory does not suffice",
+        min=0,
+        decides=False,  # by more than rounding
     )
     recompute: bool = option(
         False,

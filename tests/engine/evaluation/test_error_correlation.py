@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
 from xlt_engine.engine import predict
-from xlt_engine.engine.evaluation.error_correlation import error_correlation
+from xlt_engine.engine.evaluation.per_example import error_correlation
 
 
 @pytest.mark.parametrize("seed", range(20))

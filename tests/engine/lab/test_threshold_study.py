@@ -18,14 +18,14 @@ from xlt_engine.engine.lab.studies.thresholds import (
     example_sweep,
     study_thresholds,
 )
-from xlt_engine.engine.pseudolabels.judged import JudgedItems
 from xlt_engine.engine.pseudolabels.thresholds import count_above, uniform_grid
 from xlt_engine.engine.recipe.config.stages import AlphaConfig
+from xlt_engine.engine.stages.decision_files import LabelledVotes
 
 GRID, ALPHA = uniform_grid(3, step=0.02), AlphaConfig(step=0.02)
 
 
-def items(seed: int = 0, count: int = 3000) -> JudgedItems:
+def items(seed: int = 0, count: int = 3000) -> LabelledVotes:
     """Words of 200 sentences, surer where right; some disagree, one is not a number, some lie at thresholds."""
     draws = np.random.default_rng(seed)
     confidence = draws.uniform(0.4, 1.0, count).astype(np.float32)
@@ -33,10 +33,10 @@ def items(seed: int = 0, count: int = 3000) -> JudgedItems:
     agree = draws.random(count) < 0.9
     confidence[7] = np.nan
     confidence[10:30] = GRID[:20]  # exactly at a threshold: not above it
-    return JudgedItems(confidence, agree, correct, np.sort(draws.integers(0, 200, count)))
+    return LabelledVotes(confidence, agree, correct, np.sort(draws.integers(0, 200, count)))
 
 
-def direct(found: JudgedItems, rule: str, rows: np.ndarray | None = None, **limits: float) -> Any:
+def direct(found: LabelledVotes, rule: str, rows: np.ndarray | None = None, **limits: float) -> Any:
     part = slice(None) if rows is None else rows
     options: dict[str, Any] = {"min_kept": 20, **limits}
     return choose_threshold(

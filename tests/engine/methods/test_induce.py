@@ -161,7 +161,8 @@ def test_plan_and_fingerprints(tiny: Any) -> None:
     off, on = (recipe.plan("arms.control=true", *more) for more in ((), (INDUCE,)))
     assert off.keys() == on.keys()
     assert {name for name in on if on[name] != off[name]} == {"de/finetune", "de/control"}
-    assert on["de/finetune"].settings["induce"] == {"rate": 0.5}
+    assert on["de/finetune"].additions == ("induce",)
+    assert on["de/finetune"].settings["augment.code_switch.rate"] == 0.5
     without = recipe.plan("btf.on=false", INDUCE)
     assert without["de/mixed"].inputs == {"base": "seed-0/pretrain"}
     assert without["de/soft1"].inputs["teacher"] == "seed-0/de/mixed"

@@ -71,7 +71,7 @@ def test_only_a_target_with_pairs_has_other_settings(tiny: Any) -> None:
     plain = {s.id: s for s in make_plan(recipe.resolved("arms.control=true").config)}
     other = {s.id: s for s in make_plan(recipe.resolved(option, "btf.pairs_share=0.2", "arms.control=true").config)}
     assert {i for i in plain if plain[i].settings != other[i].settings} == {"seed-0/de/btf"}
-    added = {"tlm": {"share": 0.2, "positions": "reset"}}
+    added = {"btf.pairs_share": 0.2, "btf.pair_positions": "reset"}
     assert other["seed-0/de/btf"].settings == plain["seed-0/de/btf"].settings | added
 
 

@@ -11,7 +11,7 @@ from xlt_engine.engine import run
 from xlt_engine.engine.prediction.scoring import evaluate
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
-from xlt_engine.engine.stages.translated import misfits
+from xlt_engine.engine.stages.datasets import misfits
 from xlt_engine.engine.summary.stage_table import aggregate, stage_table
 from xlt_engine.engine.summary.summary import build_summary
 
@@ -127,7 +127,7 @@ def test_plan_adds_stages_and_changes_none(tiny: Any) -> None:
     assert plan.keys() - before.keys() == {"de/translate-train", "es/translate-train"}
     assert all(plan[i] == before[i] for i in before)
     added = plan["de/translate-train"]
-    assert added.settings == before["baseline"].settings | {"translated": "both"}
+    assert added.settings == before["baseline"].settings | {"finetune.translated": "both"}
     assert added.inputs == before["baseline"].inputs == {"base": "seed-0/pretrain"}
     assert all((other[i].settings, other[i].inputs) == (before[i].settings, before[i].inputs) for i in before)
     assert other.keys() - plan.keys() == {"translate-train-all"}

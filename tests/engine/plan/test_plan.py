@@ -101,7 +101,7 @@ def test_arms(plan: Callable[..., dict[str, Stage]]) -> None:
     assert "baseline" not in plan("arms.baseline=false")
     assert not {"de/btf", "de/finetune"} & plan(*BARE).keys()
     stages = plan(*CONTROL)
-    assert [stages[f"de/{name}"].settings["text"] for name in ("control-btf", "btf")] == ["general", "task"]
+    assert [stages[f"de/{name}"].options["text"] for name in ("control-btf", "btf")] == ["general", "task"]
     assert {s.arm for s in stages.values()} == {None, "baseline", "btf", "selftrain", "control"}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from xlt_engine.engine.pseudolabels.round import Judgement, self_training_round
+from xlt_engine.engine.pseudolabels.round import RoundDecision, self_training_round
 from xlt_engine.kernels import Votes, votes
 
 SEED = 5
@@ -31,23 +31,23 @@ def test_a_round_asks_in_order_and_decides_as_the_equations_say(rule: str) -> No
         said.append(("soft", model))
         torch.testing.assert_close(labels, logits("teacher target").softmax(-1).mean(0), rtol=1e-6, atol=0)
 
-    def learn_hard(model: str, judged: Judgement) -> None:
-        said.append(("hard", model, judged))
+    def learn_hard(model: str, decision: RoundDecision) -> None:
+        said.append(("hard", model, decision))
 
     gold = logits("student source")[0].argmax(-1)
     gold[::7] = (gold[::7] + 1) % 3
-    judged = self_training_round(
+    decision = self_training_round(
         "teacher", "student", gold, vote=vote, learn_soft=learn_soft, learn_hard=learn_hard, rule=rule
     )
     order = [("vote", "teacher", "target"), ("soft", "student"), ("vote", "student", "source")]
-    assert said == [*order, ("vote", "student", "target"), ("hard", "student", judged)]
+    assert said == [*order, ("vote", "student", "target"), ("hard", "student", decision)]
     probability = logits("student target").double().softmax(-1).numpy()
     choice = probability.argmax(-1)
     unanimous = (choice == choice[0]).all(0)
-    confident = probability.max(-1).min(0) > judged.choice.alpha
-    np.testing.assert_array_equal(judged.target.keep, unanimous & confident)
-    assert 0 < judged.target.keep.sum() < len(judged.target.keep)
+    confident = probability.max(-1).min(0) > decision.choice.alpha
+    np.testing.assert_array_equal(decision.target.keep, unanimous & confident)
+    assert 0 < decision.target.keep.sum() < len(decision.target.keep)
     mean = logits("student source").double().softmax(-1).mean(0).argmax(-1)
-    np.testing.assert_array_equal(judged.source.keep, (mean == gold).numpy())
+    np.testing.assert_array_equal(decision.source.keep, (mean == gold).numpy())
     if rule == "fixed:0.6":
-        assert judged.choice.alpha == 0.6
+        assert decision.choice.alpha == 0.6

@@ -5,7 +5,6 @@ prints how many mutations there were, and what became of them.
 """
 
 import dataclasses
-import json
 import os
 import re
 import sys
@@ -139,15 +138,14 @@ def own_keys(recipe: str) -> set[tuple[str, ...]]:
 def test_a_wrong_value_is_refused_before_the_first_step(recipe: str, monkeypatch: Any, tmp_path: Path) -> None:
     """All keys there are in two recipes, and in the others those that they set."""
     monkeypatch.setenv("XLT_DATA", str(tmp_path))
-    values = [f"each.{name}={json.dumps(found[:1])}" for name, found in load_each(recipe).items()]
-    assert not list(setting_problems(load_recipe(recipe, values).config))
+    assert not list(setting_problems(load_recipe(recipe).config))
     own, found, late = own_keys(recipe), Counter[str](), list[str]()
     keys = [leaf for leaf in leaves(RunConfig) if recipe in WHOLE or leaf[0] in own]
     for key, hint, limits in keys:
         for sort, value in mutations(hint, limits):
             text = f"{'.'.join(key)}={value}"
             try:
-                config = load_recipe(recipe, [*values, text]).config
+                config = load_recipe(recipe, [text]).config
                 problems = [f"{place}: {said}" for place, said in setting_problems(config)]
             except ConfigError as error:
                 problems = [str(error)]
@@ -163,12 +161,6 @@ def test_a_wrong_value_is_refused_before_the_first_step(recipe: str, monkeypatch
         sys.stdout.write(f"{recipe}: {len(keys)} keys, {sum(found.values())} mutations: {dict(found)}; late: {late}\n")
     assert not late
     assert found["type refused"] > 2 * len(keys)
-
-
-def load_each(recipe: str) -> dict[str, list[str]]:
-    """The placeholders of a recipe."""
-    table: dict[str, Any] = tomllib.loads((FOLDER / f"{recipe}.toml").read_text(encoding="utf-8"))
-    return dict(table.get("each", {}))
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,10 @@ def test_the_best_epoch_needs_a_dev_file_which_no_made_world_has(tiny: Any) -> N
             load_recipe(recipe, ("training.keep=best",))
 
 
-OFF = ("source_mix", "source_temperature", "translated", "pairs", "tlm", "code_switch", "induce", "prompt", "teacher")
+OFF = (
+    *("finetune.source_temperature", "finetune.translated", "btf.pair", "augment.", "cloze.", "source.", "targets."),
+    *("contrastive.", "cotrain.", "selftrain.soft.teacher_folders"),
+)
 
 
 @pytest.mark.parametrize("task", ["ner", "classification"])
@@ -71,4 +74,6 @@ def test_what_is_off_is_in_no_stage_and_no_fingerprint(tiny: Any, task: str) -> 
     assert "de/soft2" in plan
     for stage in plan.values():
         assert not [key for key in stage.settings if key.startswith(OFF)], stage.id
+        assert not stage.options.keys() - {"text"}, stage.id
+        assert not stage.additions, stage.id
         assert not [role for role in stage.inputs if role.startswith("teacher-")], stage.id

@@ -53,7 +53,7 @@ def test_plan_adds_one_stage_and_changes_no_other(tiny: Any) -> None:
     plain, few = recipe.plan(), recipe.plan(*absolute(recipe))
     assert few.keys() - plain.keys() == {"de/fewshot"}
     added = few["de/fewshot"]
-    assert added.settings == plain["de/finetune"].settings | {"few_shot": {"per_class": 2, "draw": 0}}
+    assert added.settings == plain["de/finetune"].settings | {"targets.de.per_class": 2, "targets.de.draw": 0}
     assert added.inputs == plain["de/finetune"].inputs
     assert {name for name in plain if plain[name] != few[name]} == {"de/soft1"}
     assert few["de/soft1"].inputs["teacher"] == "seed-0/de/fewshot"

@@ -12,12 +12,11 @@ from xlt_engine import ConfigError, DataError
 from xlt_engine.data import ItemView, Part, TaskBatches
 from xlt_engine.engine import load_recipe, run
 from xlt_engine.engine.lab.studies.example_story import example_story
-from xlt_engine.engine.plan.stage import source_mix_settings
 from xlt_engine.engine.preflight.checker import check
 from xlt_engine.engine.preflight.cost import estimate
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.stages.datasets import Datasets
-from xlt_engine.engine.stages.mixture import by_language, mixture
+from xlt_engine.engine.stages.finetune import by_language, mixture
 from xlt_engine.engine.summary.stage_table import aggregate, table_cells
 from xlt_engine.engine.summary.summary import build_summary
 
@@ -128,7 +127,7 @@ def an_epoch(tiny: Any, *options: str) -> tuple[Counter[str], dict[str, int]]:
     config = recipe.resolved(*options).config
     data = Datasets(config, recipe.tokenizer(), recipe.folder / "stores")
     store = data.source_train
-    stage: Any = SimpleNamespace(settings=source_mix_settings(config))
+    stage: Any = SimpleNamespace(options={})
     context: Any = SimpleNamespace(config=config)
     mixed = mixture(context, stage, {"source": store})
     labels = np.asarray(store.item_labels)
@@ -176,8 +175,8 @@ def test_a_run_with_weights_says_what_it_drew_and_costs_what_was_estimated(tiny:
     steps = {s.id: s.steps for s in found.stages}
     assert steps == {s["folder"]: s["steps"] for s in result.summary["stages"]}
     plan = {s.id: s.settings for s in make_plan(recipe.resolved(*options).config)}
-    mix = {"mode": "weights", "weights": [1.0, 3.0]}
-    assert {i for i, settings in plan.items() if settings.get("source_mix") == mix} == {
+    mix = {"finetune.source_mix": "weights", "source.en.weight": 1.0, "source.fr.weight": 3.0}
+    assert {i for i, settings in plan.items() if settings | mix == settings} == {
         "seed-0/baseline",
         "seed-0/de/finetune",
     }

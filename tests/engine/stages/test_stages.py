@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from xlt_engine import ConfigError
+from xlt_engine import ConfigError, DataError
 from xlt_engine.data import ItemView, TokenStore
 from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.pseudolabels.filters import Reason, decide, source_consistency
@@ -438,17 +438,9 @@ def test_caps(ner: Finished) -> None:
     assert result.arrays("hard1")["target.pool"].sum() == 10
     assert result.decision("hard1")["items"] < ner.base.decision("hard1")["items"]
     assert result.stage("btf")["examples_per_epoch"] == [24, 24]
-    assert ner.again("btf.cap=10", 'btf.balance="down"').stage("btf")["examples_per_epoch"] == [10, 10]
-
-
-@pytest.mark.parametrize(
-    ("balance", "expected"), [("up", [24, 24]), ("down", [10, 10]), ("none", [24, 10]), ("temperature", [21, 13])]
-)
-def test_balance_of_btf(ner: Finished, balance: str, expected: list[int]) -> None:
-    result = ner.again(
-        "btf.cap=10", f'btf.balance="{balance}"', "btf.temperature=0.5", "selftrain.on=false", "arms.baseline=false"
-    )
-    assert result.stage("btf")["examples_per_epoch"] == expected
+    for balance, expected in (("down", [10, 10]), ("temperature", [21, 13])):
+        result = ner.again("btf.cap=10", f'btf.balance="{balance}"', "btf.temperature=0.5", "selftrain.on=false")
+        assert result.stage("btf")["examples_per_epoch"] == expected
 
 
 def test_control_arm(ner: Finished) -> None:
@@ -485,6 +477,18 @@ def test_pooling(texts: Finished) -> None:
     assert load_task_model(result.path("hard1")).pooling == "mean"
     with pytest.raises(ConfigError, match="needs a checkpoint"):
         texts.again('pooling="pooler"')
+
+
+def test_nothing_accepted_stops_the_run_and_loses_nothing(ner: Finished) -> None:
+    with pytest.raises(DataError, match="hard1"):
+        ner.again('selftrain.alpha.rule="fixed:0.999999"')
+    where = f"again-{ner.count}"
+    status = json.loads((ner.run.folder / where / "status.json").read_bytes())
+    assert (status["state"], status["exit_code"]) == ("failed", DataError.exit_code)
+    done = ner.run.run(FAST, where=where).done
+    # What the failed recipe had not reached is still there, and still right.
+    assert [d.split("/")[-1] for d in done] == ["hard1"]
+    assert Result(ner.run, where, []).trace("hard2") == ner.base.trace("hard2")
 
 
 def test_model_folder_as_base(ner: Finished) -> None:

@@ -143,21 +143,22 @@ def test_decision_on_each_target_is_that_of_a_run_apart(ran: Any, monkeypatch: p
         with RunDir(ran.folder / "run") as home:
             context = make_context(config, home, Progress())
             for stage in (s for s in make_plan(config) if s.kind == "hard"):
-                decided[str(stage.pair)] = round_decision.decide_round(context, stage, None)  # type: ignore[arg-type]
-    both = decided["de+nl"]
+                rules = round_decision.Rules.of(context)
+                votes = round_decision.collect_votes(context, stage, None)  # type: ignore[arg-type]
+                decision = round_decision.decide(votes, rules)
+                decided[str(stage.pair)] = round_decision.record(context, stage, rules, votes, decision)
+    both, arrays = decided["de+nl"]
     for language in ("de", "nl"):
-        alone, record = decided[language], of_target(both.record, language)
-        own = of_one_target(record, both.arrays)
-        assert own.keys() == alone.arrays.keys()
-        assert all(np.array_equal(own[name], alone.arrays[name]) for name in own)
-        differing = {key for key in record if record[key] != alone.record.get(key)}
+        (alone, alone_arrays), record = decided[language], of_target(both, language)
+        own = of_one_target(record, arrays)
+        assert own.keys() == alone_arrays.keys()
+        assert all(np.array_equal(own[name], alone_arrays[name]) for name in own)
+        differing = {key for key in record if record[key] != alone.get(key)}
         assert differing - {"options"} == {"targets", "items_at", "examples_at"}
         assert 0 < record["accepted"] < record["items"] == CAP
-    assert both.record["options"]["accept"]["dropped"]
-    parts = both.record["targets"].values()
-    assert [both.record[key] for key in ("items", "accepted")] == [
-        sum(p[key] for p in parts) for key in ("items", "accepted")
-    ]
+    assert both["options"]["accept"]["dropped"]
+    parts = both["targets"].values()
+    assert [both[key] for key in ("items", "accepted")] == [sum(p[key] for p in parts) for key in ("items", "accepted")]
 
 
 def test_each_target_is_a_part_of_the_hard_stage(ran: Any) -> None:
