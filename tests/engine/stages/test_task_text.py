@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlt_engine.engine.preflight.cost import estimate
-from xlt_engine.engine.preflight.estimate_report import Estimate
+from xlt_engine.engine.preflight.cost import Estimate, estimate
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.runs.prepare import make_context
 from xlt_engine.engine.stages.masked_lm import btf_text
