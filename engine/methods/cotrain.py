@@ -1,11 +1,20 @@
-"""Co-training and self-training by picks: what one iteration of one model does (Yu and Joty, EMNLP 2021, Algorithm 1).
+"""Co-training and self-training by picks (Yu and Joty, EMNLP 2021, Algorithm 1).
 
-`cotrain_pools` has the sets. Picks are made at the beginning of the iteration that learns from them, by a model of the
-iteration before, and are on the disk before training begins.
+Each of two models has a labelled set D, at first the labelled source, and a pool U, at first all unlabelled text. In an
+iteration each picks, from its own pool, texts that it is confident of; they leave its pool, and with its label they
+enter the other's D. So the pseudo-labels in D of one model are at any time what the other one has picked so far, and
+the pool of the other one is the rest: one array says both. With one model it is its own other (Dong and de Melo, 2019).
+Picks are made at the beginning of the iteration that learns from them, by a model of the iteration before, and are on
+the disk before training begins.
+
+The algorithm as printed scores U and never reads the pools; candidates are taken from the pool here, since the same
+texts would be picked again and again otherwise. Where both models pick a text they need not agree: labels are crossed,
+not compared.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from ... import ModelError
-from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed
+from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed, rng_for
 from ...data.store.store import IGNORE
 from ...model import TaskModel, load_pooler
 from ..evaluation.voted import vote
@@ -30,7 +39,73 @@ from ..stages.models import new_task_model, warn_of_unseen
 from ..storage.run_warning import RunWarning
 from ..training.objectives import cross_entropy
 from .contrastive import contrastive_plan
-from .cotrain_pools import Picks, no_picks, pick, pick_limit
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What one model picks in one iteration, and what that makes of the other's labelled set.
+
+    Attributes:
+        labels: int64 [U], the pseudo-labels in the other's labelled set, -100 where there is none.
+        chosen: int64, ascending, what was picked now.
+        candidates: how many of the pool were confident enough.
+        pool: how many were in the pool before.
+    """
+
+    labels: np.ndarray
+    chosen: np.ndarray
+    candidates: int
+    pool: int
+
+    @property
+    def remaining(self) -> int:
+        """How many are left in the pool."""
+        return self.pool - len(self.chosen)
+
+
+def pick_limit(labelled: int, parts: int) -> int | None:
+    """How many picks an iteration has at most: a third, for `parts` 3, of the labelled source (section 4.2), down.
+
+    None, no limit, for 0 parts. The number of labelled examples is that of the source alone in every iteration.
+    """
+    return None if parts == 0 else labelled // parts
+
+
+def no_picks(size: int) -> np.ndarray:
+    """The pseudo-labels before the first picks, int64 [size]."""
+    return np.full(size, IGNORE, dtype=np.int64)
+
+
+def pick(
+    before: np.ndarray,
+    allowed: np.ndarray,
+    predicted: np.ndarray,
+    confidence: np.ndarray,
+    *,
+    threshold: float,
+    limit: int | None,
+    seed: int,
+) -> Picks:
+    """One model's random choice from what it is confident of in its pool.
+
+    Args:
+        before: int64 [U], labels of what it has picked in earlier iterations, -100 for its pool.
+        allowed: bool [U], what may be picked at all.
+        predicted: int [U], its classes.
+        confidence: float [U], of these; compared in fp32, as models give it, and strictly.
+        threshold: what the confidence must exceed.
+        limit: largest number of picks, or None.
+        seed: of the choice, which is uniform over the candidates.
+    """
+    pool = allowed & (before == IGNORE)
+    candidates = np.flatnonzero(pool & (confidence.astype(np.float32) > np.float32(threshold)))
+    chosen = candidates
+    if limit is not None and len(candidates) > limit:
+        chosen = np.sort(rng_for(seed, "subset").permutation(candidates)[:limit])
+    labels = before.copy()
+    labels[chosen] = predicted[chosen]
+    return Picks(labels, chosen, len(candidates), int(pool.sum()))
+
 
 FILES = DecisionFiles("picks.json", "picks.safetensors")
 _PICKS = ("threshold", "parts", "cap")
@@ -178,12 +253,7 @@ def _predictions(
     predicted, confidence = no_picks(len(chosen)), np.zeros(len(chosen), dtype=np.float32)
     first = 0
     for store in pools:
-        voted = vote(
-            teacher,
-            store,
-            np.flatnonzero(chosen[first : first + len(store)]),
-            **context.passes,
-        )
+        voted = vote(teacher, store, np.flatnonzero(chosen[first : first + len(store)]), **context.passes)
         predicted[first + voted.example] = voted.votes.label.numpy()
         confidence[first + voted.example] = voted.votes.min_confidence.numpy()
         first += len(store)
@@ -243,30 +313,14 @@ def cotrain_plan(config: RunConfig, seed: int, core: tuple[Stage, ...]) -> list[
         stages += [stage for stage in begun if stage.id not in made]
         first = {x: stage.id for x, stage in zip(letters, begun, strict=True)}
         for targets in pairs:
-            stages += _later(config, seed, name, targets, first, bases)
-    return stages
-
-
-def _later(
-    config: RunConfig,
-    seed: int,
-    name: str,
-    targets: tuple[str, ...],
-    first: dict[str, str],
-    bases: dict[str, dict[str, str]],
-) -> list[Stage]:
-    """The iterations from the second on, of one pool: each learns what the other one, or itself, has picked."""
-    stages: list[Stage] = []
-    newest = first
-    for number in range(2, config.cotrain.iterations + 1):
-        made = {}
-        for letter in first:
-            teacher = newest.get(OTHER[letter], newest[letter])
-            inputs = bases[letter] | {"teacher": teacher, "previous": newest[letter]}
-            stage = _iteration(config, seed, name, number, letter, targets, inputs)
-            stages.append(stage)
-            made[letter] = stage.id
-        newest = made
+            newest = first
+            for number in range(2, table.iterations + 1):
+                learned = dict[str, Stage]()  # what the other one, or itself, has picked
+                for letter, previous in newest.items():
+                    inputs = bases[letter] | {"teacher": newest.get(OTHER[letter], previous), "previous": previous}
+                    learned[letter] = _iteration(config, seed, name, number, letter, targets, inputs)
+                stages += learned.values()
+                newest = {letter: stage.id for letter, stage in learned.items()}
     return stages
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from xlt_engine.data.store.store import IGNORE
-from xlt_engine.engine.methods.cotrain_pools import no_picks, pick, pick_limit
+from xlt_engine.engine.methods.cotrain import no_picks, pick, pick_limit
 
 EVERYBODY = np.ones(6, dtype=bool)
 
