@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
 from .console import StopRequest, make_progress, pass_stop, show, write
 from .options import JOBS, JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, SEEDS
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()
@@ -43,8 +40,7 @@ def ablate(
     Rows share what they have in common. Killed or stopped, the same command goes on.
     """
     from ..lab.ablation.ablate import ablate as make_rows
-    from ..lab.ablation.row_plans import forecast, render_forecast
-    from ..lab.ablation.rows import describe_rows
+    from ..lab.ablation.rows import describe_rows, forecast, render_forecast
 
     if list_rows:
         write(describe_rows())

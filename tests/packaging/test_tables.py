@@ -16,8 +16,7 @@ import pytest
 
 from xlt_engine import DataError
 from xlt_engine.engine import run
-from xlt_engine.engine.lab.ablation.ablate import ablate
-from xlt_engine.engine.lab.ablation.outputs import markdown
+from xlt_engine.engine.lab.ablation.ablate import ablate, markdown
 from xlt_engine.engine.plan import NUMERICS
 
 ROOT = Path(__file__).resolve().parents[2]
