@@ -28,7 +28,7 @@ def report(
 ) -> None:
     """Write report.html, figures and summary.json of a run again; of two runs, print how RUN_B differs from RUN."""
     from .. import write_report, write_summary
-    from ..lab.studies.for_the_page import write_for_page
+    from ..lab.studies.sentences import write_for_page
     from ..report.parts import load_run
     from ..report.tracking.compare import compare_runs, render_comparison
     from ..report.tracking.export import write_csv, write_events

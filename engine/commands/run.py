@@ -97,7 +97,7 @@ def run(
     stop.begin()
     from .. import StagesFailedError
     from .. import run as run_recipe
-    from ..lab.studies.for_the_page import write_for_page
+    from ..lab.studies.sentences import write_for_page
 
     failure = None
     try:

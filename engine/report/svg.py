@@ -106,7 +106,6 @@ class Panel:
     height: float = 220
     left: float = 46
     right: float = 12
-    grid: str = "y"
     parts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -162,10 +161,10 @@ class Panel:
             f'M{p - 3:.1f} {b:.1f}H{p + 3:.1f}"/>'
         )
 
-    def rule(self, a: Point, b: Point, *, css: str = "rule") -> None:
+    def rule(self, a: Point, b: Point) -> None:
         """A thin straight line between two data points (a reference line)."""
         x0, y0, x1, y1 = self.px(a[0]), self.py(a[1]), self.px(b[0]), self.py(b[1])
-        self.parts.append(f'<line class="{css}" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>')
+        self.parts.append(f'<line class="rule" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>')
 
     def band(self, x0: float, x1: float) -> None:
         """A pale background between two x positions, under whatever is drawn later."""
@@ -189,18 +188,14 @@ class Panel:
         out = [f'<text class="title" x="0" y="14">{clean(self.title)}</text>'] if self.title else []
         for value, text in self.y_ticks or ():
             y = self.py(value)
-            if "y" in self.grid:
-                out.append(f'<line class="grid" x1="{self.left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            out.append(f'<line class="grid" x1="{self.left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
             spot = f'x="{self.left - 6}" y="{y + 4:.1f}" text-anchor="end"'
             out.append(f'<text class="small muted tab" {spot}>{clean(text)}</text>')
         for value, text in self.x_ticks or ():
             x = self.px(value)
-            if "x" in self.grid:
-                out.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{self.top}" y2="{base}"/>')
             spot = f'x="{x:.1f}" y="{base + 15}" text-anchor="middle"'
             out.append(f'<text class="small muted tab" {spot}>{clean(text)}</text>')
-        if "y" in self.grid:
-            out.append(f'<line class="axis" x1="{self.left}" x2="{right}" y1="{base}" y2="{base}"/>')
+        out.append(f'<line class="axis" x1="{self.left}" x2="{right}" y1="{base}" y2="{base}"/>')
         if self.x_label:
             spot = f'x="{(self.left + right) / 2:.1f}" y="{self.height - 6}" text-anchor="middle"'
             out.append(f'<text class="small" {spot}>{clean(self.x_label)}</text>')

@@ -35,7 +35,7 @@ from ...summary.stage_table import METRIC_NAMES, Json, per_seed
 from ...training.determinism import deterministic
 from ...training.progress import Progress
 from ..paper.printed import domain_of, notes, printed
-from ..studies.for_the_page import write_for_page
+from ..studies.sentences import write_for_page
 from .rows import Ablation, RowPlan, open_ablation, plan_rows, stages_made
 
 SCHEMA_VERSION = 1

@@ -14,7 +14,7 @@ from ...plan import Stage, fingerprint
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...report import svg
-from ...report.parts import columns_for, threshold_picture
+from ...report.parts import columns_for, threshold_figure
 from ...report.tracking.compare import (
     AVERAGE,
     Scored,
@@ -374,4 +374,6 @@ def curves_picture(read: dict[tuple[str, int, int], Json]) -> str | None:
     panels: dict[str, list[tuple[int, Json]]] = {}
     for (column, number, seed), decision in read.items():
         panels.setdefault(f"{column}, round {number}", []).append((seed, decision))
-    return threshold_picture(list(panels.items()), sorted({seed for *_, seed in read}), *columns_for(len(panels)))
+    seeds, shape = sorted({seed for *_, seed in read}), columns_for(len(panels))
+    figure = threshold_figure(list(panels.items()), seeds, *shape, "Threshold curves", "")
+    return figure and figure.svg

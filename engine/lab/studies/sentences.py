@@ -30,6 +30,7 @@ from ...storage.names import PREDICTED, SOFT_LABELS
 from ...storage.soft_labels import read_soft_labels
 from ...summary.stage_folders import made_from
 from .finished_run import FinishedRun, Json, TaskStage, texts_of
+from .thresholds import write_thresholds
 
 MOST_WORDS, MOST_LETTERS = 60, 400
 """Of a sentence, and of a text, that is shown whole."""
@@ -130,6 +131,15 @@ class Looked:
     stage: str = ""
     shown: list[Shown] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+
+
+def write_for_page(folder: Path, *, quoting: bool = True) -> None:
+    """Leave other rules' thresholds and, unless the page shall quote no data, sentences to look at."""
+    write_thresholds(folder)
+    if quoting:
+        write_sentences(folder)
+    else:
+        delete(folder / SENTENCES)
 
 
 def write_sentences(folder: str | Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from xlt_engine.engine import write_report
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
-from xlt_engine.engine.lab.studies.for_the_page import write_for_page
+from xlt_engine.engine.lab.studies.sentences import write_for_page
 from xlt_engine.engine.lab.studies.thresholds import study_thresholds
 from xlt_engine.engine.lab.studies.trust import trust, write_trust
 from xlt_engine.engine.report.parts import load_run
