@@ -88,16 +88,8 @@ def _runs_in(folder: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
-
-    def walk(place: Path, depth: int) -> Iterator[Path]:
-        if (place / "run.json").exists():
-            yield place
-        elif depth and place.is_dir():
-            for child in sorted(place.iterdir()):
-                if child.is_dir() and not child.name.startswith("."):
-                    yield from walk(child, depth - 1)
-
-    runs = list(walk(folder, _DEPTH))
+    found = (path for depth in range(_DEPTH + 1) for path in sorted(folder.glob("*/" * depth + "run.json")))
+    runs = [p.parent for p in found if not any(name.startswith(".") for name in p.relative_to(folder).parts)]
     if not runs:
         raise DataError(f"{folder}: holds no run; give folders of `xlt-engine run` or `xlt-engine ablate`")
     return runs
@@ -263,8 +255,8 @@ def _table(joined: Joined, table: PaperTable) -> Json:
         rows.append(
             {
                 "name": name,
-                "label": ROWS[name].label if name in ROWS else printed.OTHERS[name].label,
-                "uses_parallel_data": name in printed.OTHERS and printed.OTHERS[name].parallel,
+                "label": ROWS[name].label if name in ROWS else printed.OTHERS[name]["label"],
+                "uses_parallel_data": name in printed.OTHERS and printed.OTHERS[name]["parallel"],
                 "paper": {c: {"value": v, "difference": v - base[c]} for c, v in theirs.items()},
                 "here": ours if name in ROWS else None,
                 "runs": sorted({str(run) for (row, *_), (run, _) in joined.places.items() if row == name}),
@@ -376,4 +368,4 @@ def curves_picture(read: dict[tuple[str, int, int], Json]) -> str | None:
         panels.setdefault(f"{column}, round {number}", []).append((seed, decision))
     seeds, shape = sorted({seed for *_, seed in read}), columns_for(len(panels))
     figure = threshold_figure(list(panels.items()), seeds, *shape, "Threshold curves", "")
-    return figure and figure.svg
+    return None if figure is None else figure.svg

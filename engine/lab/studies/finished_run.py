@@ -6,7 +6,7 @@ Torch is loaded when a model is asked, not before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .... import DataError
+from .... import DataError, XltError
 from ....data import Example, Tokenizer, TokenStore, file_hash
+from ....data.readers.lines import file_stem
 from ....tasks import per_word
+from ...reading.read_file import read_file
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...stages.datasets import Datasets
@@ -131,12 +133,17 @@ class FinishedRun:
         return value
 
     @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """What all its stages read text with."""
+        return Tokenizer.from_folder(self.stages[0].folder)
+
+    @cached_property
     def data(self) -> Datasets:
         """The recipe's files, for a text that no stage has read."""
         from ...runs.synthetic_data import settled
 
         config = settled(self.config, self.folder)
-        return Datasets(config, Tokenizer.from_folder(self.stages[0].folder), self.folder / "store")
+        return Datasets(config, self.tokenizer, self.folder / "store")
 
     def pool(self, target: str) -> TokenStore:
         """The unlabelled text of a target, as self-training reads it."""
@@ -195,6 +202,32 @@ class FinishedRun:
             both.append((stage, record, of_one_target(record, DECISION.arrays(stage.folder))))
         return sorted((d for d in both if d[1]), key=lambda d: (d[0].pair or "", d[0].order, d[0].seed))
 
+    def originals(
+        self, store: TokenStore, numbers: Collection[int], language: str, *, labelled_first: bool
+    ) -> dict[int, Example]:
+        """Examples of a store as their files have them; without those whose file is gone or has changed.
+
+        Args:
+            labelled_first: a file that can be read with labels is read with them.
+        """
+        by_id = {store.example_ids[n]: n for n in numbers}
+        stems = {file_stem(name.rpartition(":")[0]) for name in by_id}
+        paths = [self.place_of(Path(p)) for p in read_json(self.folder / "run.json").get("hashes") or {}]
+        paths = sorted((p for p in paths if p.is_file()), key=lambda p: file_stem(p) not in stems)
+        found = dict[int, Example]()
+        for path, unlabelled in product(paths, (not labelled_first, labelled_first)):
+            if len(found) == len(by_id):
+                break
+            try:
+                examples = read_file(self.config, path, unlabelled=unlabelled, language=language)
+            except XltError:
+                continue  # a file of another kind, one without labels, or a recipe of another version
+            for example in examples:
+                number = by_id.get(example.id)
+                if number is not None and is_example(example, store, number, self.tokenizer):
+                    found.setdefault(number, example)
+        return found
+
     def votes(self, stage: TaskStage, store: TokenStore, examples: np.ndarray | None = None) -> Voted:
         """What the voters of a stage say about examples of a store, all without a choice."""
         from ...evaluation.voted import vote
@@ -214,15 +247,12 @@ def is_example(example: Example, store: TokenStore, number: int, tokenizer: Toke
     return bool(list(ids) == store.ids(number).tolist())
 
 
-def words_of(example: Example) -> tuple[str, ...]:
-    """The words (tagging), or the one text."""
-    if example.words is not None:
+def words_of(store: TokenStore, number: int, example: Example | None, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The words (tagging), or the one text, of an example as its file has it; None: as far as the tokens tell."""
+    if example is not None and example.words is not None:
         return example.words
-    return (str(example.text) if example.pair is None else f"{example.text} | {example.pair}",)
-
-
-def decoded(store: TokenStore, number: int, tokenizer: Tokenizer) -> tuple[str, ...]:
-    """The words or the text as far as the tokens tell."""
+    if example is not None:
+        return (str(example.text) if example.pair is None else f"{example.text} | {example.pair}",)
     ids = store.ids(number).tolist()
     if not per_word(store.task):
         return (tokenizer.decode(ids[1:-1]),)
@@ -231,20 +261,3 @@ def decoded(store: TokenStore, number: int, tokenizer: Tokenizer) -> tuple[str, 
     for start, end, word in zip(positions, [*positions[1:], len(ids) - 1], numbers, strict=True):
         words[word] = tokenizer.decode(ids[start:end])
     return tuple(words)
-
-
-def texts_of(
-    store: TokenStore, numbers: Iterable[int], examples: Iterable[Example], tokenizer: Tokenizer
-) -> dict[int, tuple[str, ...]]:
-    """The words of some examples of a store.
-
-    Args:
-        examples: of the files that the store may have been made of.
-    """
-    texts = {number: decoded(store, number, tokenizer) for number in numbers}
-    by_id = {store.example_ids[number]: number for number in texts}
-    for example in examples:
-        number = by_id.get(example.id)
-        if number is not None and is_example(example, store, number, tokenizer):
-            texts[number] = words_of(example)
-    return texts
