@@ -106,6 +106,7 @@ class Panel:
     height: float = 220
     left: float = 46
     right: float = 12
+    grid: str = "y"
     parts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -188,14 +189,18 @@ class Panel:
         out = [f'<text class="title" x="0" y="14">{clean(self.title)}</text>'] if self.title else []
         for value, text in self.y_ticks or ():
             y = self.py(value)
-            out.append(f'<line class="grid" x1="{self.left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            if "y" in self.grid:
+                out.append(f'<line class="grid" x1="{self.left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
             spot = f'x="{self.left - 6}" y="{y + 4:.1f}" text-anchor="end"'
             out.append(f'<text class="small muted tab" {spot}>{clean(text)}</text>')
         for value, text in self.x_ticks or ():
             x = self.px(value)
+            if "x" in self.grid:
+                out.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{self.top}" y2="{base}"/>')
             spot = f'x="{x:.1f}" y="{base + 15}" text-anchor="middle"'
             out.append(f'<text class="small muted tab" {spot}>{clean(text)}</text>')
-        out.append(f'<line class="axis" x1="{self.left}" x2="{right}" y1="{base}" y2="{base}"/>')
+        if "y" in self.grid:
+            out.append(f'<line class="axis" x1="{self.left}" x2="{right}" y1="{base}" y2="{base}"/>')
         if self.x_label:
             spot = f'x="{(self.left + right) / 2:.1f}" y="{self.height - 6}" text-anchor="middle"'
             out.append(f'<text class="small" {spot}>{clean(self.x_label)}</text>')

@@ -181,17 +181,21 @@ class FinishedRun:
         """The finished stage of this id, None without one."""
         return next((s for s in self.stages if s.id == stage_id), None)
 
+    def input_of(self, stage: TaskStage, *roles: str) -> TaskStage | None:
+        """The stage that was the input of another one in the first of some roles that it has; None where it is gone."""
+        inputs = stage.record.get("inputs") or {}
+        return next((self.by_id(inputs[role]) for role in roles if role in inputs), None)
+
     def first_teacher(self, stage: TaskStage) -> TaskStage | None:
         """The stage that the lineage of a self-trained model began with; None for others, or where it is gone."""
         found: TaskStage | None = stage
         while found is not None and found.arm == "selftrain":
-            found = self.by_id((found.record.get("inputs") or {}).get("teacher") or "")
+            found = self.input_of(found, "teacher")
         return None if found is stage else found
 
     def labeller(self, hard: TaskStage) -> TaskStage | None:
         """The stage whose model made the decision of a hard stage."""
-        inputs = hard.record.get("inputs") or {}
-        return self.by_id(inputs.get("student") or inputs.get("teacher") or "")
+        return self.input_of(hard, "student", "teacher")
 
     def decisions(self) -> list[tuple[TaskStage, Json, dict[str, np.ndarray]]]:
         """The hard stages with both files of a decision and what these hold; in the order of pair, round and seed."""

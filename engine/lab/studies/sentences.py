@@ -216,9 +216,9 @@ def _changed(
 ) -> None:
     """Sentences that the teacher and the students after it read differently."""
     first, store = decided[0][0], items.store
-    soft = run.by_id((first.record.get("inputs") or {}).get("student") or "")
+    soft = run.input_of(first, "student")
     said = [(_labeller(run, stage), _known(arrays["target.label"])) for stage, _, arrays in decided]
-    teacher = soft and run.by_id((soft.record.get("inputs") or {}).get("teacher") or "")
+    teacher = soft and run.input_of(soft, "teacher")
     if soft and teacher and (soft.folder / SOFT_LABELS).exists():
         taught = read_soft_labels(soft.folder / SOFT_LABELS)[slice(*decided[0][1].get("items_at", (None,)))]
         if len(taught) == len(items.example):  # all positions of a word are another axis

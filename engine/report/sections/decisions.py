@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ....tasks import has_spans
 from ...storage.text import counted, percent
@@ -34,7 +33,8 @@ def decision_table(run: Run) -> str:
         header.append(reason.replace("-", " "))
         columns.append([counted((d.get("rejected") or {}).get(reason)) for d in decisions])
     header.append("source removed")
-    columns.append([percent(_source_lost(d)) for d in decisions])
+    sources = [d.get("source") or {} for d in decisions]
+    columns.append([percent((s.get("removed") or 0) / s["items"] if s.get("items") else None) for s in sources])
     rules = " and ".join(sorted({str(d.get("rule")) for d in decisions if d.get("rule")}))
     text = f"Threshold rule: {rules or 'not recorded'}. "
     if any(d.get("at_edge") for d in decisions):
@@ -52,12 +52,6 @@ def decision_table(run: Run) -> str:
             place = f"{pair or '-'}, round {number}, seed {seed}"
             notes.append(f"{place}: accept = {cut['rule']} took {cut['dropped']:,} labels away")
     return table(header, list(zip(*columns, strict=True)), dense=True) + "".join(map(note, notes))
-
-
-def _source_lost(decision: dict[str, Any]) -> float | None:
-    """The share of the source samples in play that a decision removed."""
-    source = decision.get("source") or {}
-    return (source.get("removed") or 0) / source["items"] if source.get("items") else None
 
 
 def quality_section(run: Run) -> str:

@@ -6,7 +6,7 @@ from ...storage.files import read_json
 from ...storage.text import some
 from ...summary.stage_folders import made_from
 from ...summary.stage_table import METRIC_NAMES, Json
-from ..page import bullets, folded, heading, note, table, warning
+from ..page import bullets, folded, folds, heading, note, table, warning
 from ..parts import Run
 from ..svg import clean
 
@@ -79,8 +79,7 @@ def sentences_section(run: Run) -> str:
         "them. xlt-engine why RUN tells all about one, by the name below it. They quote the data: xlt-engine report "
         "--no-sentences makes a page without them."
     )
-    opened = [folded(name, body, opened=i == 0) for i, (name, body) in enumerate(targets)]
-    return f"{title}{note(about)}{''.join(opened)}"
+    return f"{title}{note(about)}{folds(targets)}"
 
 
 def _target(name: str, seen: Json) -> tuple[str, str]:

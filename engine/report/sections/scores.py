@@ -10,7 +10,7 @@ from ...storage.files import read_json
 from ...storage.text import percent, some
 from ...summary.seeds import Stat, Step, stat
 from ...summary.stage_table import Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
-from ..page import folded, note, table, ups
+from ..page import folds, note, table, ups
 from ..parts import Run
 from ..svg import clean
 
@@ -94,8 +94,7 @@ def class_section(run: Run) -> str:
             tables[language] = html
     if not tables:
         return ""
-    shown = "".join(folded(name, html, opened=i == 0) for i, (name, html) in enumerate(tables.items()))
-    return f"<h3>Each {shown_task(run.summary['task']).kind} by itself</h3>{shown}"
+    return f"<h3>Each {shown_task(run.summary['task']).kind} by itself</h3>{folds(tables.items())}"
 
 
 def _table(run: Run, language: str, rows: Sequence[Json]) -> str:
