@@ -184,11 +184,11 @@ def example_story(folder: str | Path, name: str, *, seed: int | None = None, tar
     if item.role == "source" and target is not None and target not in pairs:
         raise DataError(f"{run.folder}: has no target {target}; it has {', '.join(dict.fromkeys(pairs))}")
     stages = [s for s in run.stages if s.seed == chosen and s.pair in (None, pair) and s.arm != "control"]
-    example = run.originals(item.store, [item.number], item.language, labelled_first=True).get(item.number)
     labels = run.model(stages[0]).labels if stages else ()
     language, store = item.language, item.store
     if store.language is not None:  # the texts of several sources lie in one store, called by the first of them
         language = store.languages[int(store.language[item.number])]
+    example = run.originals(store, [item.number], language, labelled_first=True).get(item.number)
     decided = {stage: (record, arrays) for stage, record, arrays in run.decisions() if stage in stages}
     return Story(
         name=item.name,
