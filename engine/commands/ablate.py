@@ -40,8 +40,7 @@ def ablate(
     Rows share what they have in common. Killed or stopped, the same command goes on.
     """
     from ..lab.ablation.ablate import ablate as make_rows
-    from ..lab.ablation.row_plans import forecast, render_forecast
-    from ..lab.ablation.rows import describe_rows
+    from ..lab.ablation.rows import describe_rows, forecast, render_forecast
 
     if list_rows:
         write(describe_rows())

@@ -255,12 +255,7 @@ def _predictions(
     predicted, confidence = no_picks(len(chosen)), np.zeros(len(chosen), dtype=np.float32)
     first = 0
     for store in pools:
-        voted = vote(
-            teacher,
-            store,
-            np.flatnonzero(chosen[first : first + len(store)]),
-            **context.passes,
-        )
+        voted = vote(teacher, store, np.flatnonzero(chosen[first : first + len(store)]), **context.passes)
         predicted[first + voted.example] = voted.votes.label.numpy()
         confidence[first + voted.example] = voted.votes.min_confidence.numpy()
         first += len(store)
@@ -320,30 +315,14 @@ def cotrain_plan(config: RunConfig, seed: int, core: tuple[Stage, ...]) -> list[
         stages += [stage for stage in begun if stage.id not in made]
         first = {x: stage.id for x, stage in zip(letters, begun, strict=True)}
         for targets in pairs:
-            stages += _later(config, seed, name, targets, first, bases)
-    return stages
-
-
-def _later(
-    config: RunConfig,
-    seed: int,
-    name: str,
-    targets: tuple[str, ...],
-    first: dict[str, str],
-    bases: dict[str, dict[str, str]],
-) -> list[Stage]:
-    """The iterations from the second on, of one pool: each learns what the other one, or itself, has picked."""
-    stages: list[Stage] = []
-    newest = first
-    for number in range(2, config.cotrain.iterations + 1):
-        made = {}
-        for letter in first:
-            teacher = newest.get(OTHER[letter], newest[letter])
-            inputs = bases[letter] | {"teacher": teacher, "previous": newest[letter]}
-            stage = _iteration(config, seed, name, number, letter, targets, inputs)
-            stages.append(stage)
-            made[letter] = stage.id
-        newest = made
+            newest = first
+            for number in range(2, table.iterations + 1):
+                learned = dict[str, Stage]()  # what the other one, or itself, has picked
+                for letter, previous in newest.items():
+                    inputs = bases[letter] | {"teacher": newest.get(OTHER[letter], previous), "previous": previous}
+                    learned[letter] = _iteration(config, seed, name, number, letter, targets, inputs)
+                stages += learned.values()
+                newest = {letter: stage.id for letter, stage in learned.items()}
     return stages
 
 

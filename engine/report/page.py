@@ -65,6 +65,11 @@ def folded(title: str, body: str, *, opened: bool = False) -> str:
     return f"{start}<summary>{clean(title)}</summary>{body}</details>"
 
 
+def folds(parts: Iterable[tuple[str, str]]) -> str:
+    """Titles and what they fold, the first one open."""
+    return "".join(folded(title, body, opened=i == 0) for i, (title, body) in enumerate(parts))
+
+
 def heading(title: str) -> str:
     """A heading that `contents` lists."""
     return f'<h2 id="{re.sub("[^a-z]+", "-", title.lower())}">{clean(title)}</h2>'

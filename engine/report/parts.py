@@ -244,32 +244,20 @@ def thresholds(run: Run) -> Figure | None:
     if len(run.rounds) == 1:
         columns, width = columns_for(len(run.pairs), 2)
     cells = [(f"{p}, round {n}" if p else f"round {n}", run.cell(p, n)) for p in run.pairs for n in run.rounds]
-    drawing = _threshold_panels(cells, run.result.seeds or (0,), width)
-    if drawing is None:
-        return None
-    panels, keys, said = drawing
     caption = (
         "The threshold α is chosen on the labelled source and used on the target. Lines are means over seeds, dotted "
         "verticals the α of each seed with its accuracy and coverage on the source; hollow is the share of the "
         "target's items that the filter accepted"
     )
     caption += "; entities teach, accepted O alone carries little." if run.decides("coverage_entity") else "."
-    return drawn("thresholds", "Threshold: accuracy against coverage", caption, panels, said, columns, keys)
+    title = "Threshold: accuracy against coverage"
+    return threshold_figure(cells, run.result.seeds or (0,), columns, width, title, caption)
 
 
-def threshold_picture(
-    cells: Sequence[tuple[str, Decisions]], seeds: Sequence[int], columns: int, width: float
-) -> str | None:
-    """Threshold curves as an SVG, a panel for each title with its decisions by seed; None without any item."""
-    if (drawing := _threshold_panels(cells, seeds, width)) is None:
-        return None
-    panels, keys, said = drawing
-    return svg.figure(panels, title="Threshold curves", description="; ".join(said), columns=columns, keys=keys)
-
-
-def _threshold_panels(
-    cells: Sequence[tuple[str, Decisions]], seeds: Sequence[int], width: float
-) -> tuple[list[Panel], list[Key], list[str]] | None:
+def threshold_figure(
+    cells: Sequence[tuple[str, Decisions]], seeds: Sequence[int], columns: int, width: float, title: str, caption: str
+) -> Figure | None:
+    """Threshold curves, a panel for each cell: its title and decisions by seed. None without any item."""
     decisions = [decision for _, found in cells for _, decision in found]
     curves = [d[k] for d in decisions for k in ("curve", "target_curve") if d.get(k)]
     xs = [x for c in curves for x in numbers(c.get("thresholds"))]
@@ -283,15 +271,16 @@ def _threshold_panels(
     ticks = [(t, f"{100 * t:.0f} %") for t in svg.nice_ticks(low, 1.0, 4)]
     box = ((min(xs), max(xs)), (low, 1.04), "threshold on the voters' confidence", "", None, ticks, width, 250)
     panels = []
-    for title, found in cells:
-        panels.append(panel := Panel(title, *box))
+    for name, found in cells:
+        panels.append(panel := Panel(name, *box))
         _threshold_panel(panel, found, seeds)
     gold = any(d.get("target_curve") for d in decisions)
     keys = [Key("accuracy of what is kept", ACCURACY), Key("coverage (share kept)", COVERAGE), Key("source", GREY)]
     keys += [Key("target (gold, for looking only)", GREY, "dash")] if gold else []
     there = dict.fromkeys((what, series) for what, share, series in accepted if math.isfinite(share))
     keys += [Key(f"accepted {what}", series, "hollow") for what, series in there]
-    return panels, keys, [f"{title}: alpha {alphas(found)}" for title, found in cells]
+    said = [f"{name}: alpha {alphas(found)}" for name, found in cells]
+    return drawn("thresholds", title, caption, panels, said, columns, keys)
 
 
 def alphas(found: Decisions) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from ...tasks import has_spans, shown_task
 from ..storage.files import read_json
@@ -12,7 +11,7 @@ from ..storage.text import counted, percent, some
 from ..summary.seeds import Stat, Step, mean, stat
 from ..summary.stage_folders import made_from
 from ..summary.stage_table import METRIC_NAMES, Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
-from .page import bullets, folded, heading, note, table, ups, warning
+from .page import bullets, folded, folds, heading, note, table, ups, warning
 from .parts import Run, accepted_share, alphas
 from .svg import clean
 
@@ -96,8 +95,7 @@ def class_section(run: Run) -> str:
             tables[language] = html
     if not tables:
         return ""
-    shown = "".join(folded(name, html, opened=i == 0) for i, (name, html) in enumerate(tables.items()))
-    return f"<h3>Each {shown_task(run.summary['task']).kind} by itself</h3>{shown}"
+    return f"<h3>Each {shown_task(run.summary['task']).kind} by itself</h3>{folds(tables.items())}"
 
 
 def _table(run: Run, language: str, rows: Sequence[Json]) -> str:
@@ -170,7 +168,8 @@ def decision_table(run: Run) -> str:
         header.append(reason.replace("-", " "))
         columns.append([counted((d.get("rejected") or {}).get(reason)) for d in decisions])
     header.append("source removed")
-    columns.append([percent(_source_lost(d)) for d in decisions])
+    sources = [d.get("source") or {} for d in decisions]
+    columns.append([percent((s.get("removed") or 0) / s["items"] if s.get("items") else None) for s in sources])
     rules = " and ".join(sorted({str(d.get("rule")) for d in decisions if d.get("rule")}))
     text = f"Threshold rule: {rules or 'not recorded'}. "
     if any(d.get("at_edge") for d in decisions):
@@ -188,12 +187,6 @@ def decision_table(run: Run) -> str:
             place = f"{pair or '-'}, round {number}, seed {seed}"
             notes.append(f"{place}: accept = {cut['rule']} took {cut['dropped']:,} labels away")
     return table(header, list(zip(*columns, strict=True)), dense=True) + "".join(map(note, notes))
-
-
-def _source_lost(decision: dict[str, Any]) -> float | None:
-    """The share of the source samples in play that a decision removed."""
-    source = decision.get("source") or {}
-    return (source.get("removed") or 0) / source["items"] if source.get("items") else None
 
 
 def quality_section(run: Run) -> str:
@@ -312,8 +305,7 @@ def sentences_section(run: Run) -> str:
         "them. xlt-engine why RUN tells all about one, by the name below it. They quote the data: xlt-engine report "
         "--no-sentences makes a page without them."
     )
-    opened = [folded(name, body, opened=i == 0) for i, (name, body) in enumerate(targets)]
-    return f"{title}{note(about)}{''.join(opened)}"
+    return f"{title}{note(about)}{folds(targets)}"
 
 
 def _target(name: str, seen: Json) -> tuple[str, str]:

@@ -162,10 +162,10 @@ class Panel:
             f'M{p - 3:.1f} {b:.1f}H{p + 3:.1f}"/>'
         )
 
-    def rule(self, a: Point, b: Point, *, css: str = "rule") -> None:
+    def rule(self, a: Point, b: Point) -> None:
         """A thin straight line between two data points (a reference line)."""
         x0, y0, x1, y1 = self.px(a[0]), self.py(a[1]), self.px(b[0]), self.py(b[1])
-        self.parts.append(f'<line class="{css}" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>')
+        self.parts.append(f'<line class="rule" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}"/>')
 
     def band(self, x0: float, x1: float) -> None:
         """A pale background between two x positions, under whatever is drawn later."""

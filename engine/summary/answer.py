@@ -36,7 +36,7 @@ class Answer:
     reason: str
 
 
-def answers(run_folder: str | Path) -> dict[str, Answer]:
+def answers(run_folder: str | os.PathLike[str]) -> dict[str, Answer]:
     """The model for each target of a run; none for a target without a finished stage that labels its text.
 
     Raises:
@@ -122,7 +122,7 @@ def chosen_model(run: str | Path, language: str) -> Path:
     Raises:
         ConfigError: the folder is no run, or has no finished model for the language.
     """
-    chosen = _answers(Path(run))
+    chosen = answers(run)
     if not chosen:
         raise ConfigError(f"{run}: is not the folder of a run with finished models; a language chooses among those")
     if language not in chosen:
@@ -132,14 +132,10 @@ def chosen_model(run: str | Path, language: str) -> Path:
 
 def refuse_run(folder: str | os.PathLike[str]) -> None:
     """Raises a ConfigError that lists the models of a run, where one of them is asked for and the run was given."""
-    chosen = {} if (Path(folder) / "config.json").exists() else _answers(Path(folder))
+    chosen = {} if (Path(folder) / "config.json").exists() else answers(folder)
     if chosen:
         listed = _listed(chosen, folder)
         raise ConfigError(f"{folder}: is a run with models for {listed}; give one of them, or predict with --language")
-
-
-def _answers(folder: Path) -> dict[str, Answer]:
-    return answers(folder) if (folder / "run.json").exists() else {}
 
 
 def _listed(chosen: Mapping[str, Answer], run: str | os.PathLike[str]) -> str:

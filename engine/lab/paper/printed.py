@@ -34,18 +34,6 @@ class Printed:
 
 
 @dataclass(frozen=True)
-class Other:
-    """A method that the paper compares itself with, as it prints it; not made here.
-
-    Attributes:
-        parallel: uses parallel text or translations, or models made with them.
-    """
-
-    label: str
-    parallel: bool
-
-
-@dataclass(frozen=True)
 class PaperTable:
     """A table of the paper: names of its rows, from `rows.ROWS` or `OTHERS`, and the one to compare with."""
 
@@ -61,7 +49,8 @@ def _row(columns: list[str], cells: list[float], average: float | None = None, n
 
 _FILE = tomllib.loads(resources.files(__package__).joinpath("printed.toml").read_text("utf-8"))
 NOTES: dict[str, str] = _FILE["notes"]
-OTHERS = {name: Other(**values) for name, values in _FILE["others"].items()}
+OTHERS: dict[str, dict[str, Any]] = _FILE["others"]
+"""Methods that the paper compares itself with: `label`, and `parallel`, whether they use parallel text in any way."""
 PRINTED = {
     recipe: {name: _row(_FILE[recipe]["columns"], **row) for name, row in _FILE[recipe]["rows"].items()}
     for recipe in RECIPES.values()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from ...plan import Stage, fingerprint
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...report import svg
-from ...report.parts import columns_for, threshold_picture
+from ...report.parts import columns_for, threshold_figure
 from ...report.tracking.compare import (
     AVERAGE,
     Scored,
     Table,
     compare,
+    flat,
     lineage,
     read_scores,
     stat_text,
@@ -76,8 +76,7 @@ def join(kind: Kind, folders: Sequence[str | Path]) -> Joined:
             for a cell, or were scored on another test set.
     """
     joined = Joined(kind)
-    recipe = RECIPES[kind]
-    base = load_recipe(recipe).config
+    base = load_recipe(RECIPES[kind]).config
     for run in dict.fromkeys(run.resolve() for folder in folders for run in _runs_in(Path(folder))):
         _add(joined, base, run)
     return joined
@@ -89,16 +88,8 @@ def _runs_in(folder: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
-
-    def walk(place: Path, depth: int) -> Iterator[Path]:
-        if (place / "run.json").exists():
-            yield place
-        elif depth and place.is_dir():
-            for child in sorted(place.iterdir()):
-                if child.is_dir() and not child.name.startswith("."):
-                    yield from walk(child, depth - 1)
-
-    runs = list(walk(folder, _DEPTH))
+    found = (path for depth in range(_DEPTH + 1) for path in sorted(folder.glob("*/" * depth + "run.json")))
+    runs = [p.parent for p in found if not any(name.startswith(".") for name in p.relative_to(folder).parts)]
     if not runs:
         raise DataError(f"{folder}: holds no run; give folders of `xlt-engine run` or `xlt-engine ablate`")
     return runs
@@ -117,7 +108,7 @@ def _add(joined: Joined, base: RunConfig, folder: Path) -> None:
         )
     names = [n for n in dict.fromkeys(n for table in TABLES[joined.kind] for n in table.rows) if n in ROWS]
     varied = dict.fromkeys(override.partition("=")[0] for name in names for override in ROWS[name].overrides)
-    theirs = dict(_flat(base))
+    theirs = dict(flat(asdict(base)))
     method = [f"{key}={json.dumps(theirs[key])}" for key in varied]
     seeds = tuple(sorted(int(p.name[5:]) for p in folder.glob("seed-*") if p.name[5:].isdigit()))
     count = 0
@@ -142,7 +133,7 @@ def _add(joined: Joined, base: RunConfig, folder: Path) -> None:
     numerics = sorted({stamp["numerics"] for stamp in stamps if stamp.get("numerics") is not None})
     settings = [
         f"{key} = {json.dumps(value, default=str)} ({json.dumps(theirs.get(key), default=str)})"
-        for key, value in _flat(config)
+        for key, value in flat(asdict(config))
         if key not in varied and key.split(".")[0] not in _BESIDE and value != theirs.get(key)
     ]
     joined.runs.append(
@@ -150,15 +141,6 @@ def _add(joined: Joined, base: RunConfig, folder: Path) -> None:
         | {"numerics": numerics, "model": str(config.model.path or "made by the recipe")}
         | {"cells": count, "settings": settings}
     )
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Key -> value of all settings below a table; tuples are values."""
-    if dataclasses.is_dataclass(value):
-        for part in dataclasses.fields(value):
-            yield from _flat(getattr(value, part.name), f"{path}.{part.name}".lstrip("."))
-    else:
-        yield path, value
 
 
 def _made_like(stages: Mapping[str, Stage], stage_id: str, folder: Path) -> bool:
@@ -273,8 +255,8 @@ def _table(joined: Joined, table: PaperTable) -> Json:
         rows.append(
             {
                 "name": name,
-                "label": ROWS[name].label if name in ROWS else printed.OTHERS[name].label,
-                "uses_parallel_data": name in printed.OTHERS and printed.OTHERS[name].parallel,
+                "label": ROWS[name].label if name in ROWS else printed.OTHERS[name]["label"],
+                "uses_parallel_data": name in printed.OTHERS and printed.OTHERS[name]["parallel"],
                 "paper": {c: {"value": v, "difference": v - base[c]} for c, v in theirs.items()},
                 "here": ours if name in ROWS else None,
                 "runs": sorted({str(run) for (row, *_), (run, _) in joined.places.items() if row == name}),
@@ -384,4 +366,6 @@ def curves_picture(read: dict[tuple[str, int, int], Json]) -> str | None:
     panels: dict[str, list[tuple[int, Json]]] = {}
     for (column, number, seed), decision in read.items():
         panels.setdefault(f"{column}, round {number}", []).append((seed, decision))
-    return threshold_picture(list(panels.items()), sorted({seed for *_, seed in read}), *columns_for(len(panels)))
+    seeds, shape = sorted({seed for *_, seed in read}), columns_for(len(panels))
+    figure = threshold_figure(list(panels.items()), seeds, *shape, "Threshold curves", "")
+    return None if figure is None else figure.svg

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from .... import DataError
-from ....data import OUTSIDE, Example, Tokenizer, TokenStore
+from ....data import OUTSIDE, Example, TokenStore
 from ....data.readers.lines import file_stem
 from ....tasks import per_word, task_of
 from ...pseudolabels.filters import REASONS, Reason
-from ...reading.read_file import read_file
-from ...storage.files import read_json
 from ...storage.text import text_table
-from .finished_run import FinishedRun, Json, TaskStage, decoded, is_example, words_of
+from .finished_run import FinishedRun, Json, TaskStage, words_of
 
 ACCEPTED, NOT_IN_POOL = "accepted", "not-in-pool"
 _SOURCE = REASONS | {
@@ -187,12 +184,11 @@ def example_story(folder: str | Path, name: str, *, seed: int | None = None, tar
     if item.role == "source" and target is not None and target not in pairs:
         raise DataError(f"{run.folder}: has no target {target}; it has {', '.join(dict.fromkeys(pairs))}")
     stages = [s for s in run.stages if s.seed == chosen and s.pair in (None, pair) and s.arm != "control"]
-    tokenizer = Tokenizer.from_folder(run.stages[0].folder)
-    example = _original(run, item, tokenizer)
     labels = run.model(stages[0]).labels if stages else ()
     language, store = item.language, item.store
     if store.language is not None:  # the texts of several sources lie in one store, called by the first of them
         language = store.languages[int(store.language[item.number])]
+    example = run.originals(store, [item.number], language, labelled_first=True).get(item.number)
     decided = {stage: (record, arrays) for stage, record, arrays in run.decisions() if stage in stages}
     return Story(
         name=item.name,
@@ -203,7 +199,7 @@ def example_story(folder: str | Path, name: str, *, seed: int | None = None, tar
         language=language,
         seed=chosen,
         task=store.task,
-        words=decoded(store, item.number, tokenizer) if example is None else words_of(example),
+        words=words_of(store, item.number, example, run.tokenizer),
         seen=tuple(int(w) for w in store.items(item.number)[1]) if per_word(store.task) else (0,),
         gold=_gold(item, example, labels),
         opinions={s.stage: _opinions(run, s, item) for s in sorted(stages, key=lambda s: s.order)},
@@ -250,22 +246,6 @@ def _round(
         items=tuple(fates),
         source=_SOURCE[Reason(int(arrays["source.reason"][item.number]))] if item.role == "source" else None,
     )
-
-
-def _original(run: FinishedRun, item: Item, tokenizer: Tokenizer) -> Example | None:
-    """The example as its file has it, with its labels if it has them; None where the file is gone or has changed."""
-    stem = file_stem(item.example.rpartition(":")[0])
-    paths = [run.place_of(Path(p)) for p in read_json(run.folder / "run.json").get("hashes") or {}]
-    paths = sorted((p for p in paths if p.is_file()), key=lambda p: file_stem(p) != stem)
-    for path, unlabelled in product(paths, (False, True)):
-        try:
-            examples = read_file(run.config, path, unlabelled=unlabelled)
-        except DataError:
-            continue  # a file of another kind, or one without labels
-        for example in examples:
-            if is_example(example, item.store, item.number, tokenizer):
-                return example
-    return None
 
 
 def _gold(item: Item, example: Example | None, labels: Sequence[str]) -> tuple[str, ...] | None:

@@ -6,7 +6,7 @@ Torch is loaded when a model is asked, not before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .... import DataError
+from .... import DataError, XltError
 from ....data import Example, Tokenizer, TokenStore, file_hash
+from ....data.readers.lines import file_stem
 from ....tasks import per_word
+from ...reading.read_file import read_file
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...stages.datasets import Datasets
@@ -135,12 +137,17 @@ class FinishedRun:
         return value
 
     @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """What all its stages read text with."""
+        return Tokenizer.from_folder(self.stages[0].folder)
+
+    @cached_property
     def data(self) -> Datasets:
         """The recipe's files, for a text that no stage has read."""
         from ...runs.synthetic_data import settled
 
         config = settled(self.config, self.folder)
-        return Datasets(config, Tokenizer.from_folder(self.stages[0].folder), self.folder / "store")
+        return Datasets(config, self.tokenizer, self.folder / "store")
 
     def pool(self, target: str) -> TokenStore:
         """The unlabelled text of a target, as self-training reads it."""
@@ -178,17 +185,21 @@ class FinishedRun:
         """The finished stage of this id, None without one."""
         return next((s for s in self.stages if s.id == stage_id), None)
 
+    def input_of(self, stage: TaskStage, *roles: str) -> TaskStage | None:
+        """The stage that was the input of another one in the first of some roles that it has; None where it is gone."""
+        inputs = stage.record.get("inputs") or {}
+        return next((self.by_id(inputs[role]) for role in roles if role in inputs), None)
+
     def first_teacher(self, stage: TaskStage) -> TaskStage | None:
         """The stage that the lineage of a self-trained model began with; None for others, or where it is gone."""
         found: TaskStage | None = stage
         while found is not None and found.arm == "selftrain":
-            found = self.by_id((found.record.get("inputs") or {}).get("teacher") or "")
+            found = self.input_of(found, "teacher")
         return None if found is stage else found
 
     def labeller(self, hard: TaskStage) -> TaskStage | None:
         """The stage whose model made the decision of a hard stage."""
-        inputs = hard.record.get("inputs") or {}
-        return self.by_id(inputs.get("student") or inputs.get("teacher") or "")
+        return self.input_of(hard, "student", "teacher")
 
     def decisions(self) -> list[tuple[TaskStage, Json, dict[str, np.ndarray]]]:
         """The hard stages with both files of a decision and what these hold; in the order of pair, round and seed."""
@@ -198,6 +209,32 @@ class FinishedRun:
             record = read_decision(stage.folder, str(stage.pair))
             both.append((stage, record, of_one_target(record, DECISION.arrays(stage.folder))))
         return sorted((d for d in both if d[1]), key=lambda d: (d[0].pair or "", d[0].order, d[0].seed))
+
+    def originals(
+        self, store: TokenStore, numbers: Collection[int], language: str, *, labelled_first: bool
+    ) -> dict[int, Example]:
+        """Examples of a store as their files have them; without those whose file is gone or has changed.
+
+        Args:
+            labelled_first: a file that can be read with labels is read with them.
+        """
+        by_id = {store.example_ids[n]: n for n in numbers}
+        stems = {file_stem(name.rpartition(":")[0]) for name in by_id}
+        paths = [self.place_of(Path(p)) for p in read_json(self.folder / "run.json").get("hashes") or {}]
+        paths = sorted((p for p in paths if p.is_file()), key=lambda p: file_stem(p) not in stems)
+        found = dict[int, Example]()
+        for path, unlabelled in product(paths, (not labelled_first, labelled_first)):
+            if len(found) == len(by_id):
+                break
+            try:
+                examples = read_file(self.config, path, unlabelled=unlabelled, language=language)
+            except XltError:
+                continue  # a file of another kind, one without labels, or a recipe of another version
+            for example in examples:
+                number = by_id.get(example.id)
+                if number is not None and is_example(example, store, number, self.tokenizer):
+                    found.setdefault(number, example)
+        return found
 
     def votes(self, stage: TaskStage, store: TokenStore, examples: np.ndarray | None = None) -> Voted:
         """What the voters of a stage say about examples of a store, all without a choice."""
@@ -218,15 +255,12 @@ def is_example(example: Example, store: TokenStore, number: int, tokenizer: Toke
     return bool(list(ids) == store.ids(number).tolist())
 
 
-def words_of(example: Example) -> tuple[str, ...]:
-    """The words (tagging), or the one text."""
-    if example.words is not None:
+def words_of(store: TokenStore, number: int, example: Example | None, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The words (tagging), or the one text, of an example as its file has it; None: as far as the tokens tell."""
+    if example is not None and example.words is not None:
         return example.words
-    return (str(example.text) if example.pair is None else f"{example.text} | {example.pair}",)
-
-
-def decoded(store: TokenStore, number: int, tokenizer: Tokenizer) -> tuple[str, ...]:
-    """The words or the text as far as the tokens tell."""
+    if example is not None:
+        return (str(example.text) if example.pair is None else f"{example.text} | {example.pair}",)
     ids = store.ids(number).tolist()
     if not per_word(store.task):
         return (tokenizer.decode(ids[1:-1]),)
@@ -235,20 +269,3 @@ def decoded(store: TokenStore, number: int, tokenizer: Tokenizer) -> tuple[str, 
     for start, end, word in zip(positions, [*positions[1:], len(ids) - 1], numbers, strict=True):
         words[word] = tokenizer.decode(ids[start:end])
     return tuple(words)
-
-
-def texts_of(
-    store: TokenStore, numbers: Iterable[int], examples: Iterable[Example], tokenizer: Tokenizer
-) -> dict[int, tuple[str, ...]]:
-    """The words of some examples of a store.
-
-    Args:
-        examples: of the files that the store may have been made of.
-    """
-    texts = {number: decoded(store, number, tokenizer) for number in numbers}
-    by_id = {store.example_ids[number]: number for number in texts}
-    for example in examples:
-        number = by_id.get(example.id)
-        if number is not None and is_example(example, store, number, tokenizer):
-            texts[number] = words_of(example)
-    return texts

@@ -148,25 +148,22 @@ def align(x: NDArray[np.floating], y: NDArray[np.floating], pairs: Ints, fold: I
     """
     x, y = unit(x), unit(y)
     forward, backward = partners_of(pairs, (len(x), len(y)))
-    mapped = {kind: [np.empty(n, dtype=bool) for n in (len(x), len(y))] for kind in ("cosine", "csls")}
+
+    def both(to_y: Floats, to_x: Floats, left: Ints, right: Ints) -> list[tuple[Bools, Bools]]:
+        """By cosine and by CSLS, for rows of x as they are beside y, and rows of y as they are beside x."""
+        queries = (to_y[left], y, [forward[i] for i in left]), (to_x[right], x, [backward[j] for j in right])
+        near = hubness(y, to_y, neighbours), hubness(x, to_x, neighbours)
+        return [(found(*queries[0], a), found(*queries[1], b)) for a, b in ((0.0, 0.0), near)]
+
+    mapped = [tuple(np.empty(n, dtype=bool) for n in (len(x), len(y))) for _ in range(2)]
     for number in range(int(fold.max()) + 1):
         test, rest = pairs[fold == number], pairs[fold != number]
         rotation = procrustes(x[rest[:, 0]], y[rest[:, 1]])
-        turned, back = x @ rotation, y @ rotation.T
         left, right = np.unique(test[:, 0]), np.unique(test[:, 1])
-        for kind, to_y, to_x in (
-            ("cosine", 0.0, 0.0),
-            ("csls", hubness(y, turned, neighbours), hubness(x, back, neighbours)),
-        ):
-            mapped[kind][0][left] = found(turned[left], y, [forward[i] for i in left], to_y)
-            mapped[kind][1][right] = found(back[right], x, [backward[j] for j in right], to_x)
-    to_y, to_x = hubness(y, x, neighbours), hubness(x, y, neighbours)
-    return Alignment(
-        cosine=BothWays.of(found(x, y, forward), found(y, x, backward)),
-        csls=BothWays.of(found(x, y, forward, to_y), found(y, x, backward, to_x)),
-        mapped_cosine=BothWays.of(*mapped["cosine"]),
-        mapped_csls=BothWays.of(*mapped["csls"]),
-    )
+        for ways, made in zip(mapped, both(x @ rotation, y @ rotation.T, left, right), strict=True):
+            ways[0][left], ways[1][right] = made
+    plain = both(x, y, np.arange(len(x)), np.arange(len(y)))
+    return Alignment(*(BothWays.of(*ways) for ways in (*plain, *mapped)))
 
 
 @dataclass(frozen=True)

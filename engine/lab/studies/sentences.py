@@ -7,7 +7,7 @@ stages left: the decisions of self-training, soft labels, and the predictions on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,18 +18,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from .... import DataError, XltError
-from ....data import OUTSIDE, Example, Tokenizer, TokenStore
+from ....data import OUTSIDE, TokenStore
 from ....tasks import has_spans, per_word
-from ...evaluation.metrics import Span, spans, split_tag
+from ...evaluation.metrics import spans, split_tag
 from ...evaluation.per_example import load_items, predicted_tags
 from ...pseudolabels.filters import Reason
-from ...reading.read_file import read_file
 from ...report.sections import SENTENCES, VERSION
 from ...storage.files import atomic_write_json, delete
 from ...storage.names import PREDICTED, SOFT_LABELS
 from ...storage.soft_labels import read_soft_labels
 from ...summary.stage_folders import made_from
-from .finished_run import FinishedRun, Json, TaskStage, texts_of
+from .finished_run import FinishedRun, Json, TaskStage, words_of
 from .thresholds import write_thresholds
 
 MOST_WORDS, MOST_LETTERS = 60, 400
@@ -115,7 +114,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Shown:
-    """Sentences of one kind (`sections.KINDS`), each with its remark, under the readings of all of them."""
+    """Sentences of one kind (`sections.laboratory.KINDS`), each with its remark, under the readings of all of them."""
 
     kind: str
     role: str
@@ -133,6 +132,15 @@ class Looked:
     missing: list[str] = field(default_factory=list)
 
 
+def write_for_page(folder: Path, *, quoting: bool = True) -> None:
+    """Leave other rules' thresholds and, unless the page shall quote no data, sentences to look at."""
+    write_thresholds(folder)
+    if quoting:
+        write_sentences(folder)
+    else:
+        delete(folder / SENTENCES)
+
+
 def write_sentences(folder: str | Path) -> None:
     """Leave in `sentences.json`, for the page of the report, the sentences of each target."""
     path = Path(folder) / SENTENCES
@@ -142,15 +150,6 @@ def write_sentences(folder: str | Path) -> None:
         delete(path)
         return
     atomic_write_json(path, content, indent=None)
-
-
-def write_for_page(folder: Path, *, quoting: bool = True) -> None:
-    """Other rules' thresholds and, unless the page shall quote no data, sentences to look at."""
-    write_thresholds(folder)
-    if quoting:
-        write_sentences(folder)
-    else:
-        delete(folder / SENTENCES)
 
 
 def sentences(folder: str | Path) -> Json:
@@ -217,9 +216,9 @@ def _changed(
 ) -> None:
     """Sentences that the teacher and the students after it read differently."""
     first, store = decided[0][0], items.store
-    soft = run.by_id((first.record.get("inputs") or {}).get("student") or "")
+    soft = run.input_of(first, "student")
     said = [(_labeller(run, stage), _known(arrays["target.label"])) for stage, _, arrays in decided]
-    teacher = soft and run.by_id((soft.record.get("inputs") or {}).get("teacher") or "")
+    teacher = soft and run.input_of(soft, "teacher")
     if soft and teacher and (soft.folder / SOFT_LABELS).exists():
         taught = read_soft_labels(soft.folder / SOFT_LABELS)[slice(*decided[0][1].get("items_at", (None,)))]
         if len(taught) == len(items.example):  # all positions of a word are another axis
@@ -271,28 +270,16 @@ def _classes(store: TokenStore) -> list[str]:
 
 
 def _texts(run: FinishedRun, looked: dict[str, Looked]) -> dict[str, dict[int, tuple[str, ...]]]:
-    """The words of all sentences, by store and number; no file is read twice."""
-    tokenizer = Tokenizer.from_folder(run.stages[0].folder)
+    """The words of all sentences, by store and number; the files of a store are read once."""
     wanted: dict[str, tuple[Shown, str, set[int]]] = {}
     for target, seen in looked.items():
         for shown in seen.shown:
             wanted.setdefault(shown.store.content_hash, (shown, target, set()))[2].update(shown.remarks)
-    return {
-        name: texts_of(shown.store, sorted(numbers), _file_examples(run, target, shown.role), tokenizer)
-        for name, (shown, target, numbers) in wanted.items()
-    }
-
-
-def _file_examples(run: FinishedRun, target: str, role: str) -> Iterator[Example]:
-    """The examples of the files that a text was read from, as far as these are still what they were."""
-    try:
-        config = run.data.config
-        table = config.target(target)
-        for path in table.unlabelled if role == "target" else (table.test,):
-            if path is not None and path.is_file():
-                yield from read_file(config, path, unlabelled=role == "target", language=target)
-    except XltError:
-        return  # of another version, or changed: the tokens tell
+    texts: dict[str, dict[int, tuple[str, ...]]] = {}
+    for name, (shown, target, numbers) in wanted.items():
+        found = run.originals(shown.store, numbers, target, labelled_first=shown.role == "test")
+        texts[name] = {n: words_of(shown.store, n, found.get(n), run.tokenizer) for n in numbers}
+    return texts
 
 
 def _sentence(shown: Shown, number: int, words: Sequence[str]) -> Json:
@@ -319,11 +306,6 @@ def windowed(entry: Json) -> Json:
     return entry | {"words": words}
 
 
-def _of_words(tags: Sequence[str]) -> list[Span]:
-    """Each word by itself."""
-    return [(tag, i, i + 1) for i, tag in enumerate(tags)]
-
-
 def _reading(store: TokenStore, reading: Reading, number: int) -> Json:
     if not per_word(store.task):
         item = int(store.item_offsets[number])
@@ -333,7 +315,8 @@ def _reading(store: TokenStore, reading: Reading, number: int) -> Json:
         return said | _marks(reading, np.array([item]), differs=differs)
     both = [labels for labels in (reading.labels, reading.unlike) if labels is not None]
     tags_of = [predicted_tags(store.label_names, store, number, labels) for labels in both]
-    spans_of = [spans(tags) if has_spans(store.task) else _of_words(tags) for tags in tags_of]
+    one_word = [[(tag, i, i + 1) for i, tag in enumerate(tags)] for tags in tags_of]
+    spans_of = [spans(tags) for tags in tags_of] if has_spans(store.task) else one_word
     words, offset, entries = store.items(number)[1], int(store.item_offsets[number]), list[Json]()
     for span in spans_of[0]:
         kind, start, end = span

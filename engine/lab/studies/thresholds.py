@@ -212,8 +212,7 @@ def compare_rules(
 
 def _above(confidence: NDArray[Any], alpha: float) -> NDArray[np.bool_]:
     # In the precision of the confidences, as `decide` compares.
-    above: NDArray[np.bool_] = confidence > confidence.dtype.type(alpha)
-    return above
+    return np.asarray(confidence > confidence.dtype.type(alpha))
 
 
 @dataclass(frozen=True)
@@ -282,8 +281,7 @@ def write_thresholds(folder: str | Path) -> None:
     except DataError:  # nothing has ended, or nothing was decided; the page says so
         delete(path)
         return
-    tables = [{"title": title, "header": header, "lines": lines} for title, header, lines in rule_tables(studies)]
-    content = {"tables": tables, "notes": study_notes(studies), "made_from": made_from(path.parent)}
+    content = {"tables": rule_tables(studies), "notes": study_notes(studies), "made_from": made_from(path.parent)}
     atomic_write_json(path, content, indent=1)
 
 
@@ -291,13 +289,13 @@ def render_studies(name: str, studies: Sequence[DecisionStudy]) -> str:
     """The study for a terminal."""
     seeds = sorted({s.seed for s in studies})
     lines = [f"{name}: what each rule would have chosen, mean over seeds {', '.join(map(str, seeds))}"]
-    for title, header, rows in rule_tables(studies):
-        lines += ["", title, *text_table([header, *rows])]
+    for table in rule_tables(studies):
+        lines += ["", table["title"], *text_table([table["header"], *table["lines"]])]
     return "\n".join([*lines, "", *study_notes(studies)])
 
 
-def rule_tables(studies: Sequence[DecisionStudy]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """One table for each target and round, means over seeds: title, header and lines."""
+def rule_tables(studies: Sequence[DecisionStudy]) -> list[dict[str, Any]]:
+    """One table for each target and round, means over seeds: `title`, `header` and `lines`."""
     tables = []
     for pair, number in sorted({(s.pair, s.round) for s in studies}):
         seeds = [s for s in studies if (s.pair, s.round) == (pair, number)]
@@ -309,7 +307,8 @@ def rule_tables(studies: Sequence[DecisionStudy]) -> list[tuple[str, list[str], 
         alpha = ", ".join("none" if s.alpha is None else f"{s.alpha:.2f}" for s in seeds)
         title = f"{pair}, round {number}: alpha {alpha} by {seeds[0].rule}"
         precision = "precision" + ", without O" * seeds[0].tagging
-        tables.append((title, [*_RULES, *([precision, *_GOLD] if gold else [])], lines))
+        header = [*_RULES, *([precision, *_GOLD] if gold else [])]
+        tables.append({"title": title, "header": header, "lines": lines})
     return tables
 
 

@@ -23,12 +23,11 @@ from ...evaluation.voted import Voted
 from ...report.sections import TRUST
 from ...report.write import write_report
 from ...storage.files import write_sealed_json
-from ...storage.names import serves
 from ...storage.run_warning import RunWarning
 from ...storage.text import percent, points, text_table
 from ...summary.seeds import mean
 from ...summary.stage_folders import made_from
-from ...summary.stage_table import METRIC_NAMES, SIDE_ARMS
+from ...summary.stage_table import METRIC_NAMES, SIDE_ARMS, target_rows
 from ...training.progress import Progress
 from .finished_run import FinishedRun, TaskStage
 from .thresholds import write_thresholds
@@ -203,14 +202,10 @@ def _over_seeds(
 
 
 def _true(run: FinishedRun, target: str, stage: str, seeds: Sequence[int]) -> float | None:
-    rows = [
-        r["value"] / 100
-        for r in run.summary["rows"]
-        if (r["language"], r["stage"], r["metric"]) == (target, stage, run.summary["metric"])
-        and serves(r["pair"], target)
-        and r["seed"] in seeds
-    ]
-    return mean(rows) if rows else None
+    wanted = stage, run.summary["metric"]
+    rows = [r for r in target_rows(run.summary["rows"], [target]) if (r["stage"], r["metric"]) == wanted]
+    values = [r["value"] / 100 for r in rows if r["seed"] in seeds]
+    return mean(values) if values else None
 
 
 def predicted_harm(stages: Sequence[StageTrust]) -> tuple[RunWarning, ...]:

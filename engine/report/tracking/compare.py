@@ -235,7 +235,7 @@ def compare_runs(first: str | Path, second: str | Path) -> Comparison:
         scores = [read_scores(folder, reported_stages(folder)) for folder in folders]
         stages.append(_stage(("", REPORTED), f"rows: {rows[0]['name']}, {rows[1]['name']}", *scores))
     left, right = (
-        dict(_flat(_settings(f) | {"versions": s["versions"]})) for f, s in zip(folders, summaries, strict=True)
+        dict(flat(_settings(f) | {"versions": s["versions"]})) for f, s in zip(folders, summaries, strict=True)
     )
     keys = [key for key in {**left, **right} if left.get(key) != right.get(key)]
     return Comparison(
@@ -269,13 +269,13 @@ def _settings(folder: Path) -> Json:
         raise DataError(f"{path}: cannot be read ({error}); run the recipe again") from error
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted key and value of everything in nested tables; a table in a list goes by its language, else its place."""
     if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
         value = {str(part.get("language", place)): part for place, part in enumerate(value)}
     if isinstance(value, Mapping):
         for name, part in value.items():
-            yield from _flat(part, f"{key}.{name}".lstrip("."))
+            yield from flat(part, f"{key}.{name}".lstrip("."))
     else:
         yield key, value
 

@@ -18,8 +18,16 @@ from xlt_engine import ConfigError, DataError, Interrupted
 from xlt_engine.engine import load_recipe, run
 from xlt_engine.engine.evaluation.per_example import load_items
 from xlt_engine.engine.lab.ablation.ablate import ablate, compare_rows, markdown, plain_text
-from xlt_engine.engine.lab.ablation.row_plans import forecast, open_ablation, plan_rows, render_forecast
-from xlt_engine.engine.lab.ablation.rows import GROUPS, ROWS, choose, describe_rows
+from xlt_engine.engine.lab.ablation.rows import (
+    GROUPS,
+    ROWS,
+    choose,
+    describe_rows,
+    forecast,
+    open_ablation,
+    plan_rows,
+    render_forecast,
+)
 from xlt_engine.engine.lab.paper.printed import printed
 from xlt_engine.engine.report.tracking.compare import AVERAGE, compare_runs, render_comparison
 

@@ -12,7 +12,7 @@ import torch
 
 from xlt_engine import ConfigError, Interrupted
 from xlt_engine.engine import Progress
-from xlt_engine.engine.lab.ablation import row_plans
+from xlt_engine.engine.lab.ablation import rows
 from xlt_engine.engine.runs.graph import make_plan
 from xlt_engine.engine.storage.files import sha256_file
 from xlt_engine.engine.training.device import WORKSPACE, WORKSPACES, _settings, deterministic, refusal
@@ -64,7 +64,7 @@ def test_nothing_looks_at_the_device_before(on_gpu: None, monkeypatch: pytest.Mo
     def look(*arguments: Any, **named: Any) -> None:
         raise ZeroDivisionError(os.environ.get(WORKSPACE))
 
-    monkeypatch.setattr(row_plans, "default_jobs", look)
+    monkeypatch.setattr(rows, "default_jobs", look)
     monkeypatch.setattr(laboratory, "plan_rows", look)
     with pytest.raises(ZeroDivisionError, match=WORKSPACES[0]):
         laboratory.ablate("demo", overrides=["deterministic=true"], run_dir=tmp_path / "run")
