@@ -44,9 +44,10 @@ Frames = list[tuple[str, str]]
 
 
 def own_frames(frame: FrameType) -> Frames:
-    """The functions of this package on the stack with their files, the outermost first."""
+    """The functions of this package on the stack with their files, from `cli.main` on."""
     stack = [(one.f_code.co_name, Path(one.f_code.co_filename)) for one, _ in traceback.walk_stack(frame)]
-    return [(name, path.relative_to(ROOT).as_posix()) for name, path in reversed(stack) if path.is_relative_to(ROOT)]
+    own = [(name, path.relative_to(ROOT).as_posix()) for name, path in reversed(stack) if path.is_relative_to(ROOT)]
+    return own[own.index(("main", "cli.py")) :]
 
 
 def follow(*words: str) -> tuple[Frames, dict[str, str]]:

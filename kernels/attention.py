@@ -314,7 +314,8 @@ def packed_attention(
         max_seqlen: the longest sequence, or more; kernels size their work by it, plain torch does not. Where it is
             less on a device, the output of the tokens beyond it is undefined.
         p: dropout probability of the attention probabilities; off when `seed` is None.
-        seed, site: see `dropout`; a first row counts tokens.
+        seed: see `dropout`; a first row counts tokens.
+        site: see `dropout`; a first row counts tokens.
         plan: of `attention_plan(cu_seqlens)`, when more than one layer uses it, whatever its window; made here
             otherwise.
         rotary: fp32 [T, d], of `rotary_table`: queries and keys are turned by its angles in fp32, and rounded to the

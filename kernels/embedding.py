@@ -56,7 +56,9 @@ def embedding_layer_norm(
     A frozen table costs nothing in backward; when all three are frozen, neither does the gradient of their sum.
 
     Args:
-        token_ids, positions, segments: [T] integers below V, P and G.
+        token_ids: [T] integers below V, P and G.
+        positions: [T] integers below V, P and G.
+        segments: [T] integers below V, P and G.
         word: [V, H].
         position: [P, H].
         segment: [G, H].
@@ -64,7 +66,8 @@ def embedding_layer_norm(
         bias: [H].
         eps: added to the variance.
         p: dropout probability; off when `seed` is None.
-        seed, site: see `dropout`.
+        seed: see `dropout`.
+        site: see `dropout`.
         word_grad: [V, H], fp32 or in the dtype of `word`, contiguous. If `word` requires a gradient, backward adds it
             here in place, for the rows that were read alone, and `word` itself receives none. Meant for a decoder tied
             to `word`, whose gradient fills the same buffer.

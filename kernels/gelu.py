@@ -123,7 +123,8 @@ def voter_mlp(
         w2: [M, H, D].
         b2: [M, H].
         p: dropout probability of the hidden layer; off when `seed` is None.
-        seed, site: see `dropout`.
+        seed: see `dropout`.
+        site: see `dropout`.
 
     Returns:
         [M, K, H].

@@ -160,10 +160,12 @@ def dropout_residual_layer_norm(
     Args:
         x: [T, H], a sub-layer's output.
         residual: [T, H], the sub-layer's input; None adds nothing.
-        weight, bias: [H].
+        weight: [H].
+        bias: [H].
         eps: added to the variance.
         p: dropout probability of `x`; off when `seed` is None.
-        seed, site: see `dropout`.
+        seed: see `dropout`.
+        site: see `dropout`.
         x_bias: [H], a bias that is already in `x` (detach it where `x` is made). Its value is not read; its gradient,
             the column sum of that of `x`, is computed here in the same pass.
 

@@ -62,7 +62,8 @@ def adamw_step(
     Args:
         weights: fp32, contiguous, on one device.
         gradients: fp32 or 16 bits. Those in the weights' type may be scaled in place.
-        first, second: the moments, like the weight.
+        first: the moments, like the weight.
+        second: the moments, like the weight.
         steps: fp32 scalars on the device, how many steps a weight has had before.
         copies: what the new weight is rounded into, 16 bits and contiguous; None for none.
         rates: learning rates; tensors on the device where a CUDA graph is to be replayed at other rates.
