@@ -93,6 +93,10 @@ class JsonReader(Reader):
         if tagger:
             what = f"no list of words in {options.words!r} (reader.words), and no {options.text!r} (reader.text)"
             fix = "give one of them, or name the right one"
+        others = {name: row[name] for name in columns.values() if not isinstance(row.get(name, ""), str)}
+        if others and not (tagger and options.words in row):
+            name, value = next(iter(others.items()))
+            what, fix = f"field {name!r} holds a {type(value).__name__}, not a string", "give a string"
         self.problems.add(place, what, fix)
         return number, row, None
 

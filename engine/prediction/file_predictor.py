@@ -113,6 +113,8 @@ def predict_file(
         for chunk in _chunks(records):
             problems.raise_if_any()
             empty = empty and all(record.example is None for record in chunk)
+            if empty and len(chunk) < CHUNK_RECORDS:  # the last one: a header alone is no answer
+                break
             predictor.counts["without_text"] = reader.counts["without_text"]
             said = len(predictor.warnings)
             for record, prediction in zip(chunk, _label(predictor, chunk), strict=True):

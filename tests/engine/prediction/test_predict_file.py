@@ -192,7 +192,9 @@ def test_standard_input_is_looked_at(tagger_folder: Path, monkeypatch: Any, data
         ("classifier", "a.csv", b'text\n" "\n', ": nothing to label"),
         ("classifier", "a.csv", b"text;n\nAnna;1\n", ":1: one column, 'text;n', .* set reader.delimiter = \";\""),
         ("classifier", "a.csv", b'text\n"Anna" x\n', ":2: malformed CSV"),
-        ("classifier", "a.jsonl", b'{"text": 3}\n', ":1: no text in 'text'"),
+        ("classifier", "a.jsonl", b'{"text": 3}\n', ":1: field 'text' holds a int, not a string"),
+        ("classifier", "a.jsonl", b'{"txt": "a"}\n', ":1: no text in 'text'"),
+        ("tagger", "a.jsonl", b'{"text": 3.5}\n', ":1: field 'text' holds a float, not a string"),
         ("classifier", "a.txt", b"\n\n", ": nothing to label"),
     ],
 )
@@ -202,6 +204,16 @@ def test_bad_input(request: Any, tmp_path: Path, model: str, name: str, data: by
     with pytest.raises(DataError, match=name + message):
         predict_file(request.getfixturevalue(f"{model}_folder"), tmp_path / name, tmp_path / "out")
     assert ((tmp_path / "out").read_text(), len(list(tmp_path.iterdir()))) == ("before", 2)
+
+
+def test_a_header_alone_is_not_printed(
+    classifier_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text("n,text\n")
+    out = _standard(monkeypatch, io.BytesIO())
+    with pytest.raises(DataError, match="nothing to label"):
+        predict_file(classifier_folder, tmp_path / "a.csv")
+    assert out.getvalue() == b""
 
 
 def test_rows_without_text_keep_their_place(classifier_folder: Path, tmp_path: Path) -> None:
