@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from kill import corpus
 from starts import Alone, Starts, children, state, status, until
 
 SIZES = ("100k", "800k", "200m")
@@ -63,13 +65,23 @@ def test_too_little_memory(start: Starts, alone: Alone, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(13)
-def test_no_orphans(start: Starts, tmp_path: Path) -> None:
-    """Row 13: the parent is killed; its workers see that and end. Those of a run: test_jobs.py."""
-    command = corpus(tmp_path / "data")
-    with open(tmp_path / "data" / "raw.de.txt", "a", encoding="utf-8") as text:
-        text.write("Der Minister besuchte Paris und sprach dort sehr lange mit vielen Leuten.\n" * 400_000)
-    run = start(*command, "--out", str(tmp_path / "de.txt"), "--workers", "2")
-    workers = until(lambda: len(below := children(run.pid)) >= 2 and below, "two workers")
-    os.kill(run.pid, signal.SIGKILL)
-    assert run.wait() == -signal.SIGKILL
-    until(lambda: all(state(worker) in ("", "Z") for worker in workers), f"the end of {workers}")
+def test_no_orphans(tmp_path: Path) -> None:
+    """Row 13: the parent is killed; its worker does not go on to the end of a long task."""
+    begun = tmp_path / "begun"
+    work = f"lambda seconds: (Path({str(begun)!r}).touch(), time.sleep(seconds))"
+    script = (
+        "import time\nfrom pathlib import Path\nfrom xlt_engine.engine.runs.workers import Workers\n"
+        f"workers = Workers(1, lambda *_: {work}, fork=True)\n"
+        "workers.run(lambda busy: None if busy else 3600, lambda *_: None)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    until(begun.exists, "a task in work")
+    (worker,) = children(parent.pid)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while (alive := state(worker) not in ("", "Z")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if alive:
+        os.kill(worker, signal.SIGKILL)
+    assert not alive

@@ -1,4 +1,4 @@
-"""What a preset says where a recipe leaves a key open: `paper` the method as printed, `best` what won since."""
+"""What a preset says where a recipe leaves a key open: `paper` the method as printed, `best` what did best so far."""
 
 from __future__ import annotations
 

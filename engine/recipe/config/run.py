@@ -103,7 +103,8 @@ class RunConfig:
         300.0, "several processes: seconds after which a silent one counts as lost; no influence on the result", above=0
     )
     preset: Literal["paper", "best"] = _option(
-        "paper", "what keys have that the recipe leaves open: the method as printed, or what won since (docs/method.md)"
+        "paper",
+        "what keys have that the recipe leaves open: the method as printed, or what did best so far (docs/method.md)",
     )
     prediction: Literal["mean", "valid", "vote", "first"] = _option(
         "mean",
