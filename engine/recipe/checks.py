@@ -112,12 +112,6 @@ def _selftrain_problems(config: RunConfig) -> Problems:
             yield "reader.scheme", "is of tags that mark entities; leave it out"
     if alpha.data == "dev" and not config.has_dev:
         yield "selftrain.alpha.data", "is dev, but source.dev is missing"
-    for key, value, fits in (
-        ("word_pooling", soft.word_pooling, per_word(config.task)),
-        ("outside_prior", soft.outside_prior, has_spans(config.task)),
-    ):
-        if value and not fits:
-            yield f"selftrain.soft.{key}", f"is for {'named entities' if per_word(config.task) else 'words'}; remove it"
     if config.selftrain.on and "soft" not in config.selftrain.sequence:
         for key, unused in (("teachers", soft.teachers == "one"), ("teacher_folders", not soft.teacher_folders)):
             if not unused:

@@ -13,10 +13,10 @@ from torch import Tensor
 from ...data import OUTSIDE, ItemView, Part, TaskBatches, TokenStore
 from ...kernels import votes
 from ...model import TaskModel
-from ...tasks import per_word
+from ...tasks import has_spans, per_word
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
-from ..pseudolabels.refine import match_outside, pool_by_word, word_forms
+from ..pseudolabels.refine import Labels, match_prior, of_same_word, of_shared_words, pooled, word_forms, words_of_texts
 from ..recipe.config import RunConfig
 from ..storage.files import atomic_write_bytes
 from ..storage.names import SOFT_LABELS
@@ -114,15 +114,22 @@ def _soft_labels(context: Context, stage: Stage, view: ItemView, chosen: np.ndar
     return read_soft_labels(context.processes.visible(path))
 
 
-def _refined(context: Context, view: ItemView, labels: np.ndarray) -> np.ndarray:
-    """The soft labels as the recipe has them corrected."""
-    table = context.config.selftrain.soft
+def _refined(context: Context, view: ItemView, given: np.ndarray) -> np.ndarray:
+    """The soft labels as the recipe has them corrected, float32 [items, C]."""
+    table, names, store = context.config.selftrain.soft, context.data.labels, view.store
+    labels: Labels = given.astype(np.float64)
     if table.word_pooling:
-        labels = pool_by_word(labels, word_forms(view.store), table.word_pooling)
-    if table.outside_prior:
-        outside, gold = context.data.labels.index(OUTSIDE), np.asarray(context.data.source_train.item_labels)
-        labels = match_outside(labels, outside, float((gold[gold >= 0] == outside).mean()), table.outside_prior)
-    return labels
+        words = per_word(store.task)
+        elsewhere = (
+            of_same_word(labels, word_forms(store)) if words else of_shared_words(labels, *words_of_texts(store))
+        )
+        labels = pooled(labels, elsewhere, table.word_pooling)
+    if table.source_prior:
+        gold = np.asarray(context.data.source_train.item_labels)
+        shares = np.bincount(gold[gold >= 0], minlength=len(names)) / (gold >= 0).sum()
+        outside = names.index(OUTSIDE) if has_spans(store.task) else None
+        labels = match_prior(labels, shares, table.source_prior, outside)
+    return labels.astype(np.float32)
 
 
 def teacher_targets(logits: Tensor, loss: str, target: str) -> Tensor:

@@ -5,36 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ....tasks import has_spans, per_word
-
 
 class Choice(NamedTuple):
     """One key of the preset `best`.
 
     Attributes:
-        spans: it is for named entities alone; else for all tagging.
+        tasks: that it is for.
         why: in a line, for the recipe that `init` writes.
     """
 
     key: str
     value: str | float
-    spans: bool
+    tasks: tuple[str, ...]
     why: str
 
 
 BEST = (
-    Choice("prediction", "valid", True, "scores of valid tags, as predict writes them"),
-    Choice("selftrain.soft.word_pooling", 0.6, False, "a word knows of the same word elsewhere"),
-    Choice("selftrain.soft.outside_prior", 0.75, True, "not more names than the source has"),
+    Choice("prediction", "valid", ("ner",), "scores of valid tags, as predict writes them"),
+    Choice("selftrain.soft.source_prior", 0.75, ("ner", "classification"), "classes as often as in the source"),
+    Choice("selftrain.soft.word_pooling", 0.6, ("ner", "classification"), "a word, or a text, knows of others like it"),
 )
 """What each gains alone: docs/findings.md."""
 
 
 def choices(preset: object, task: object) -> tuple[Choice, ...]:
     """Those of a preset for a task; none for `paper`, whose values are the defaults."""
-    if preset != "best" or not isinstance(task, str) or not per_word(task):
-        return ()
-    return tuple(choice for choice in BEST if has_spans(task) or not choice.spans)
+    return tuple(choice for choice in BEST if task in choice.tasks) if preset == "best" else ()
 
 
 def left_open(raw: Mapping[str, Any]) -> Iterator[Choice]:

@@ -155,11 +155,17 @@ class SoftConfig(TaskConfig):
     combine: Literal["per-voter", "mean"] = option("per-voter", "a loss per voter, or one on their mean probability")
     target: Literal["mean", "vote-share"] = option("mean", "what a teacher with voters hands on")
     positions: Literal["first", "all"] = option("first", "tagging: first sub-token of each word, or all sub-tokens")
-    word_pooling: float = option(
-        0.0, "tagging: weight of the mean over all places of the same word in what the teacher says of it", min=0, max=1
+    source_prior: float = option(
+        0.0,
+        "how far the teacher's shares of classes, of tags that of O, follow the labelled source's",
+        min=0,
+        max=1,
     )
-    outside_prior: float = option(
-        0.0, "tagging: how far the mean probability of O is raised to its share in the labelled source", min=0, max=1
+    word_pooling: float = option(
+        0.0,
+        "weight of what the teacher says of the same word elsewhere, or of texts with the same words",
+        min=0,
+        max=1,
     )
 
     def problems(self) -> Problems:
@@ -167,8 +173,8 @@ class SoftConfig(TaskConfig):
         if weights not in (0, count):
             what = f"{weights} given, expected {count}: of this run's teachers, and of each folder"
             found.append(("teacher_weights", what))
-        if (self.word_pooling or self.outside_prior) and (self.positions == "all" or self.loss == "logits"):
-            found.append(("positions", 'word_pooling and outside_prior need "first", and a loss on probabilities'))
+        if (self.word_pooling or self.source_prior) and (self.positions == "all" or self.loss == "logits"):
+            found.append(("positions", 'word_pooling and source_prior need "first", and a loss on probabilities'))
         return found
 
 

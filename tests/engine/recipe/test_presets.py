@@ -24,12 +24,12 @@ def values(folder: Path, task: str, more: str, *overrides: str) -> tuple[object,
     path = folder / "r.toml"
     path.write_text(RECIPE.format(task=task, labels=LABELS[task]) + more, encoding="utf-8")
     config = load_recipe(path, overrides).config
-    return config.prediction, config.selftrain.soft.word_pooling, config.selftrain.soft.outside_prior
+    return config.prediction, config.selftrain.soft.word_pooling, config.selftrain.soft.source_prior
 
 
 @pytest.mark.parametrize(
     ("task", "best"),
-    [("ner", ("valid", 0.6, 0.75)), ("tag", ("mean", 0.6, 0.0)), ("classification", ("mean", 0.0, 0.0))],
+    [("ner", ("valid", 0.6, 0.75)), ("tag", ("mean", 0.0, 0.0)), ("classification", ("mean", 0.6, 0.75))],
 )
 def test_what_is_left_open_is_the_presets(tmp_path: Path, task: str, best: tuple[object, ...]) -> None:
     assert values(tmp_path, task, "", "preset=best") == best
@@ -40,7 +40,7 @@ def test_what_the_recipe_or_an_option_says_stays_and_origins_tell(tmp_path: Path
     more = "[selftrain.soft]\nword_pooling = 0.2\n"
     assert values(tmp_path, "ner", more, "preset=best", "prediction=vote") == ("vote", 0.2, 0.75)
     origins = load_recipe(tmp_path / "r.toml", ["preset=best", "prediction=vote"]).origins
-    places = [origins[f"selftrain.soft.{key}"] for key in ("word_pooling", "outside_prior", "loss")]
+    places = [origins[f"selftrain.soft.{key}"] for key in ("word_pooling", "source_prior", "loss")]
     assert places == [f"{tmp_path / 'r.toml'}:12", "preset best", "default"]
     assert origins["prediction"] == "--set"
 
