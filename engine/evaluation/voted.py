@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 import torch
 
 from ...data import ItemView, TokenStore
-from ...kernels import Votes
+from ...kernels import Votes, votes
 from ...model import TaskModel
-from .inference import predict_votes
+from .inference import predict_logits, predict_votes
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,34 @@ class Voted:
         return whole
 
 
-def vote(model: TaskModel, store: TokenStore, examples: np.ndarray | None = None, **passes: Any) -> Voted:
+def vote(
+    model: TaskModel,
+    store: TokenStore,
+    examples: np.ndarray | None = None,
+    correct: Callable[[np.ndarray], np.ndarray] | None = None,
+    **passes: Any,
+) -> Voted:
     """The votes of a model on some examples, or on all.
 
     Args:
+        correct: takes and gives a voter's probabilities, float32 [items of the store, C], zeros where not asked for.
         passes: as `predict_items` takes them.
     """
     chosen = np.zeros(len(store), dtype=bool)
     chosen[slice(None) if examples is None else examples] = True
     example = examples_of_items(store)
     items = np.flatnonzero(chosen[example])
-    counted = predict_votes(model, ItemView(store), np.flatnonzero(chosen), **passes)
+    view, numbers = ItemView(store), np.flatnonzero(chosen)
+    if correct is None:
+        counted = votes_of(predict_votes(model, view, numbers, **passes), torch.from_numpy(items))
+    else:
+        said = predict_logits(model, view, numbers, **passes)
+        each = torch.zeros_like(said)
+        each[:, items] = said[:, items].softmax(dim=-1)
+        right = [torch.from_numpy(correct(voter))[items] for voter in each.numpy()]
+        counted = votes(torch.stack(right).log())
     gold = np.asarray(store.item_labels, dtype=np.int64)[items]
-    return Voted(store, items, example[items], gold, votes_of(counted, torch.from_numpy(items)))
+    return Voted(store, items, example[items], gold, counted)
 
 
 def examples_of_items(store: TokenStore) -> np.ndarray:

@@ -20,7 +20,7 @@ from .decision_files import DECISION
 from .finetune import labelled_examples
 from .kind import VOTERS, StageKind, StageRun, Training, register_kind
 from .outside import outside_digests, outside_notes
-from .pool import by_target, load_pool, pool_store, pool_tokens, target_examples
+from .pool import POOL, by_target, load_pool, pool_store, pool_tokens, target_examples
 from .round_decision import Rules, collect_votes, decide, if_gold, record
 from .soft import fresh_student
 
@@ -32,7 +32,7 @@ class Hard(StageKind):
 
     name = "hard"
     tables = (
-        *(*VOTERS, "selftrain.cap", "inference_tokens", "selftrain.hard", "selftrain.alpha"),
+        *(*VOTERS, *POOL, "inference_tokens", "selftrain.hard", "selftrain.alpha"),
         *("selftrain.target_filter", "selftrain.source_filter", "selftrain.abandoned", "selftrain.accept"),
     )
     chosen_by = ("selftrain",)

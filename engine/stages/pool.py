@@ -1,16 +1,31 @@
-"""The examples that are still in play in a round of self-training."""
+"""The examples that are still in play in a round of self-training, and labels of them corrected by their whole text."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...data import TokenStore
+from ...data import OUTSIDE, TokenStore
+from ...tasks import has_spans, per_word
+from ..evaluation.voted import examples_of_items
 from ..plan import Stage
+from ..pseudolabels.refine import (
+    Labels,
+    match_prior,
+    of_same_word,
+    of_shared_words,
+    pooled,
+    word_forms,
+    words_of_texts,
+)
 from .context import Context
 from .datasets import capped
 from .decision_files import DECISION
+
+POOL = ("selftrain.cap", "selftrain.word_pooling", "selftrain.source_prior")
+"""Settings of what a stage reads of the unlabelled text."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,33 @@ def target_examples(context: Context, stage: Stage) -> tuple[TokenStore, np.ndar
     cap = context.config.selftrain.cap or len(store)
     visible = np.flatnonzero(np.diff(np.asarray(store.item_offsets)) > 0)
     return store, np.concatenate([text[:cap] for text in by_target(store, visible)])
+
+
+def correction(context: Context, store: TokenStore) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What corrects probabilities of all items of an unlabelled text, float32 [items, C]; None where nothing does."""
+    table, names = context.config.selftrain, context.data.labels
+    gold = np.asarray(context.data.source_train.item_labels)
+    shares = np.bincount(gold[gold >= 0], minlength=len(names)) / (gold >= 0).sum()
+    outside = names.index(OUTSIDE) if has_spans(store.task) else None
+
+    def elsewhere(labels: Labels) -> Labels:
+        if per_word(store.task):
+            return of_same_word(labels, word_forms(store))
+        return of_shared_words(labels, *words_of_texts(store))
+
+    def correct(given: np.ndarray) -> np.ndarray:
+        whole = np.zeros_like(given)
+        for examples in by_target(store):  # each by itself: what is zero counts for nothing
+            own = np.isin(examples_of_items(store), examples)[:, None]
+            labels: Labels = np.where(own, given, 0).astype(np.float64)
+            if table.word_pooling:
+                labels = pooled(labels, elsewhere(labels), table.word_pooling)
+            if table.source_prior:
+                labels = match_prior(labels, shares, table.source_prior, outside)
+            whole += labels.astype(given.dtype)
+        return whole
+
+    return correct if table.word_pooling or table.source_prior else None
 
 
 def pool_tokens(context: Context, stage: Stage, at_most: int | None = None) -> int:

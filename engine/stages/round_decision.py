@@ -36,7 +36,7 @@ from ..storage.names import FINISHED
 from .context import Context
 from .decision_files import DECISION, LabelledVotes
 from .outside import OutsideLabels, agreement, outside_labels, with_outside
-from .pool import Pool, by_target, load_pool, pool_store
+from .pool import Pool, by_target, correction, load_pool, pool_store
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def collect_votes(context: Context, stage: Stage, labeller: TaskModel) -> RoundV
     source["kept"] = source["all"] if in_play.all() else source["all"].of(in_play)
     if context.config.has_dev:
         source["dev"] = vote(labeller, data.source_dev, **context.passes)
-    alone = vote(labeller, store, pool.target, **context.passes)
+    correct = correction(context, store)
+    alone = vote(labeller, store, pool.target, correct, **context.passes)
     target = replace(alone, votes=with_outside(alone.votes, alone.items, outside))
     texts = [target.of(np.isin(np.arange(len(store)), examples)) for examples in by_target(store)]
     return RoundVotes(pool, source, in_play, alone, target, texts, outside)

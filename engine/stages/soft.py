@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data import OUTSIDE, ItemView, Part, TaskBatches, TokenStore
+from ...data import ItemView, Part, TaskBatches, TokenStore
 from ...kernels import votes
 from ...model import TaskModel
-from ...tasks import has_spans, per_word
+from ...tasks import per_word
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
-from ..pseudolabels.refine import Labels, match_prior, of_same_word, of_shared_words, pooled, word_forms, words_of_texts
 from ..recipe.config import RunConfig
 from ..storage.files import atomic_write_bytes
 from ..storage.names import SOFT_LABELS
@@ -28,7 +27,7 @@ from .context import Context
 from .kind import VOTERS, StageKind, StageRun, Training, register_kind
 from .models import new_task_model, warn_of_unseen
 from .outside import outside_digests, outside_notes
-from .pool import load_pool, pool_store, pool_tokens, target_examples
+from .pool import POOL, correction, load_pool, pool_store, pool_tokens, target_examples
 from .teachers import count_teachers, own_teachers, teach, teacher_digests, teacher_stores, teachers_name
 
 
@@ -36,7 +35,7 @@ class Soft(StageKind):
     """Eq. 1 of arXiv 2310.04726: the distance to the teacher's probabilities on the unlabelled target text."""
 
     name = "soft"
-    tables = (*VOTERS, "selftrain.cap", "inference_tokens", "selftrain.soft")
+    tables = (*VOTERS, *POOL, "inference_tokens", "selftrain.soft")
     chosen_by = ("selftrain",)
 
     def also(self, config: RunConfig, stage: Stage) -> list[str]:
@@ -109,27 +108,10 @@ def _soft_labels(context: Context, stage: Stage, view: ItemView, chosen: np.ndar
         context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} target examples")
         table = context.config.selftrain.soft
         labels = partial(teacher_targets, loss=table.loss, target=table.target)
-        data = packed_soft_labels(_refined(context, view, teach(context, stage, view, chosen, labels)), name)
+        said, correct = teach(context, stage, view, chosen, labels), correction(context, view.store)
+        data = packed_soft_labels(said if correct is None else correct(said), name)
         context.processes.rank_zero_only(lambda: atomic_write_bytes(path, data))
     return read_soft_labels(context.processes.visible(path))
-
-
-def _refined(context: Context, view: ItemView, given: np.ndarray) -> np.ndarray:
-    """The soft labels as the recipe has them corrected, float32 [items, C]."""
-    table, names, store = context.config.selftrain.soft, context.data.labels, view.store
-    labels: Labels = given.astype(np.float64)
-    if table.word_pooling:
-        words = per_word(store.task)
-        elsewhere = (
-            of_same_word(labels, word_forms(store)) if words else of_shared_words(labels, *words_of_texts(store))
-        )
-        labels = pooled(labels, elsewhere, table.word_pooling)
-    if table.source_prior:
-        gold = np.asarray(context.data.source_train.item_labels)
-        shares = np.bincount(gold[gold >= 0], minlength=len(names)) / (gold >= 0).sum()
-        outside = names.index(OUTSIDE) if has_spans(store.task) else None
-        labels = match_prior(labels, shares, table.source_prior, outside)
-    return labels.astype(np.float32)
 
 
 def teacher_targets(logits: Tensor, loss: str, target: str) -> Tensor:

@@ -155,26 +155,12 @@ class SoftConfig(TaskConfig):
     combine: Literal["per-voter", "mean"] = option("per-voter", "a loss per voter, or one on their mean probability")
     target: Literal["mean", "vote-share"] = option("mean", "what a teacher with voters hands on")
     positions: Literal["first", "all"] = option("first", "tagging: first sub-token of each word, or all sub-tokens")
-    source_prior: float = option(
-        0.0,
-        "how far the teacher's shares of classes, of tags that of O, follow the labelled source's",
-        min=0,
-        max=1,
-    )
-    word_pooling: float = option(
-        0.0,
-        "weight of what the teacher says of the same word elsewhere, or of texts with the same words",
-        min=0,
-        max=1,
-    )
 
     def problems(self) -> Problems:
         found, count, weights = Problems(), 1 + len(self.teacher_folders), len(self.teacher_weights)
         if weights not in (0, count):
             what = f"{weights} given, expected {count}: of this run's teachers, and of each folder"
             found.append(("teacher_weights", what))
-        if (self.word_pooling or self.source_prior) and (self.positions == "all" or self.loss == "logits"):
-            found.append(("positions", 'word_pooling and source_prior need "first", and a loss on probabilities'))
         return found
 
 
@@ -238,6 +224,18 @@ class SelfTrainConfig:
     )
     abandoned: Literal["round", "drop"] = option("round", "rejected target items sit out a round, or leave for good")
     cap: int = option(0, "largest number of unlabelled target examples; 0 means all", min=0)
+    source_prior: float = option(
+        0.0,
+        "how far the teacher's shares of classes, of tags that of O, follow the labelled source's",
+        min=0,
+        max=1,
+    )
+    word_pooling: float = option(
+        0.0,
+        "weight of what the teacher says of the same word elsewhere, or of texts with the same words",
+        min=0,
+        max=1,
+    )
     soft: SoftConfig = field(default_factory=SoftConfig)
     hard: HardConfig = field(default_factory=HardConfig)
     alpha: AlphaConfig = field(default_factory=AlphaConfig)
@@ -259,4 +257,7 @@ class SelfTrainConfig:
             problems.append(("widths", f"{len(self.widths)} widths for {self.voters} voters"))
         if self.accept != "threshold" and self.target_filter not in ("token", "entity"):
             problems.append(("accept", f'needs target_filter = "token" or "entity", not "{self.target_filter}"'))
+        if (self.word_pooling or self.source_prior) and (self.soft.positions == "all" or self.soft.loss == "logits"):
+            what = 'word_pooling and source_prior need positions = "first", and a loss on probabilities'
+            problems.append(("soft.positions", what))
         return problems

@@ -76,8 +76,8 @@ def test_finished_stages_are_scored_again_and_the_folder_remembers(tiny: Any) ->
 
 def test_valid_scores_are_those_of_the_tags_that_predict_writes(tiny: Any) -> None:
     run = tiny("ner")
-    less = ("selftrain.rounds=0.5", "arms.baseline=false", "selftrain.soft.word_pooling=0.6")
-    less += ("selftrain.soft.source_prior=0.75",)
+    less = ("selftrain.rounds=0.5", "arms.baseline=false", "selftrain.word_pooling=0.6")
+    less += ("selftrain.source_prior=0.75",)
     run.run(*less, "prediction=valid")
     folder, test = run.folder / "run" / "seed-0" / "de" / "soft1", run.folder / "test-de.conll"
     sentences = read_conll(test, language="de")

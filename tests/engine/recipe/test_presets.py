@@ -24,7 +24,7 @@ def values(folder: Path, task: str, more: str, *overrides: str) -> tuple[object,
     path = folder / "r.toml"
     path.write_text(RECIPE.format(task=task, labels=LABELS[task]) + more, encoding="utf-8")
     config = load_recipe(path, overrides).config
-    return config.prediction, config.selftrain.soft.word_pooling, config.selftrain.soft.source_prior
+    return config.prediction, config.selftrain.word_pooling, config.selftrain.source_prior
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,10 @@ def test_what_is_left_open_is_the_presets(tmp_path: Path, task: str, best: tuple
 
 
 def test_what_the_recipe_or_an_option_says_stays_and_origins_tell(tmp_path: Path) -> None:
-    more = "[selftrain.soft]\nword_pooling = 0.2\n"
+    more = "[selftrain]\nword_pooling = 0.2\n"
     assert values(tmp_path, "ner", more, "preset=best", "prediction=vote") == ("vote", 0.2, 0.75)
     origins = load_recipe(tmp_path / "r.toml", ["preset=best", "prediction=vote"]).origins
-    places = [origins[f"selftrain.soft.{key}"] for key in ("word_pooling", "source_prior", "loss")]
+    places = [origins[f"selftrain.{key}"] for key in ("word_pooling", "source_prior", "cap")]
     assert places == [f"{tmp_path / 'r.toml'}:12", "preset best", "default"]
     assert origins["prediction"] == "--set"
 

@@ -22,6 +22,14 @@ from xlt_engine import ConfigError, DataError
 from xlt_engine.data import ItemView, TokenStore
 from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.pseudolabels.filters import Reason, decide, source_consistency
+from xlt_engine.engine.pseudolabels.refine import (
+    match_prior,
+    of_same_word,
+    of_shared_words,
+    pooled,
+    word_forms,
+    words_of_texts,
+)
 from xlt_engine.engine.stages.round_decision import earlier_records
 from xlt_engine.engine.stages.soft import teacher_targets
 from xlt_engine.kernels import votes
@@ -124,6 +132,32 @@ def test_soft_labels_are_the_teachers(ner: Finished) -> None:
         assert stored.shape == expected.shape
         assert np.linalg.norm(stored - expected) < 1e-6 * np.linalg.norm(expected)
         assert np.abs(stored.sum(1) - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("task", ["ner", "texts"])
+def test_labels_are_corrected_by_the_whole_text(task: str, request: pytest.FixtureRequest) -> None:
+    """The teacher's mean and each voter by itself; what is labelled votes as it is."""
+    finished = request.getfixturevalue(task)
+    result = finished.again("selftrain.word_pooling=0.6", "selftrain.source_prior=0.75", "selftrain.rounds=1")
+    store, gold = result.store(labelled=False, count=24), result.store(labelled=True, count=24).item_labels
+    outside = 0 if task == "ner" else None
+
+    def corrected(p: np.ndarray) -> np.ndarray:
+        says = of_same_word(p, word_forms(store)) if task == "ner" else of_shared_words(p, *words_of_texts(store))
+        return match_prior(pooled(p, says, 0.6), np.bincount(gold, minlength=p.shape[1]) / len(gold), 0.75, outside)
+
+    def voters(name: str) -> np.ndarray:
+        logits = predict_logits(load_task_model(result.path(name)), ItemView(store))
+        return logits.double().softmax(-1).numpy()
+
+    taught, plain = result.soft_labels("soft1"), voters("finetune").mean(0)
+    expected = corrected(plain)
+    assert np.linalg.norm(taught - expected) < 1e-6 * np.linalg.norm(expected) < 0.1 * np.linalg.norm(plain - expected)
+    each, arrays = np.stack([corrected(p) for p in voters("soft1")]), result.arrays("hard1")
+    np.testing.assert_allclose(arrays["target.confidence"], each.max(2).min(0), rtol=1e-5)
+    agree = (each.argmax(2) == each.argmax(2)[0]).all(0)
+    assert (arrays["target.agree"] == agree).all()
+    assert (arrays["target.label"] == each.mean(0).argmax(1))[agree].all()
 
 
 @pytest.mark.parametrize("task", ["ner", "texts"])

@@ -28,7 +28,6 @@ from xlt_engine.engine.storage.soft_labels import read_soft_labels
 from xlt_engine.engine.summary.answer import answers
 from xlt_engine.engine.summary.stage_table import aggregate
 from xlt_engine.engine.training.progress import Progress
-from xlt_engine.kernels import Votes, votes
 from xlt_engine.model import load_task_model
 
 DUTCH = {"positive": ["goed", "mooi", "prachtig", "knap"], "negative": ["slecht", "zwak", "naar", "saai"]}
@@ -127,19 +126,23 @@ def test_soft_labels_of_each_target_are_the_teachers(ran: Any) -> None:
         assert np.allclose(taught[first + chosen], said[chosen], atol=1e-6)
 
 
-def said(model: object, view: ItemView, examples: np.ndarray, **passes: Any) -> Votes:
-    """Votes that depend on the name of an example alone."""
+def said_logits(model: object, view: ItemView, examples: np.ndarray, **passes: Any) -> torch.Tensor:
+    """Logits that depend on the name of an example alone."""
     draws = [rng_for(0, name).normal(size=(4, 2)) for name in view.store.example_ids]
     logits = [draw[0] * [2, 1] + draw[1:] / 4 for draw in draws]  # voters that mostly agree, one class surer
-    return votes(torch.from_numpy(np.stack(logits, axis=1)).float())
+    return torch.from_numpy(np.stack(logits, axis=1)).float()
 
 
-def test_decision_on_each_target_is_that_of_a_run_apart(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("correction", [(), ("selftrain.word_pooling=0.6", "selftrain.source_prior=0.75")])
+def test_decision_on_each_target_is_that_of_a_run_apart(
+    ran: Any, correction: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the same votes on the same texts: what is accepted, by shares of each target's own classes, and why."""
-    monkeypatch.setattr(voted, "predict_votes", said)
+    monkeypatch.setattr(voted, "predict_logits", said_logits)
+    monkeypatch.setattr(voted, "predict_votes", lambda *args, **passes: votes(said_logits(*args)))
     decided: dict[str, Any] = {}
     for together in ("true", "false"):
-        config = ran.resolved(*SETTINGS, f"targets_together={together}").config
+        config = ran.resolved(*SETTINGS, *correction, f"targets_together={together}").config
         with RunDir(ran.folder / "run") as home:
             context = make_context(config, home, Progress())
             for stage in (s for s in make_plan(config) if s.kind == "hard"):
