@@ -28,6 +28,7 @@ from xlt_engine.engine.storage.soft_labels import read_soft_labels
 from xlt_engine.engine.summary.answer import answers
 from xlt_engine.engine.summary.stage_table import aggregate
 from xlt_engine.engine.training.progress import Progress
+from xlt_engine.kernels import votes
 from xlt_engine.model import load_task_model
 
 DUTCH = {"positive": ["goed", "mooi", "prachtig", "knap"], "negative": ["slecht", "zwak", "naar", "saai"]}
@@ -147,9 +148,9 @@ def test_decision_on_each_target_is_that_of_a_run_apart(
             context = make_context(config, home, Progress())
             for stage in (s for s in make_plan(config) if s.kind == "hard"):
                 rules = round_decision.Rules.of(context)
-                votes = round_decision.collect_votes(context, stage, None)  # type: ignore[arg-type]
-                decision = round_decision.decide(votes, rules)
-                decided[str(stage.pair)] = round_decision.record(context, stage, rules, votes, decision)
+                said = round_decision.collect_votes(context, stage, None)  # type: ignore[arg-type]
+                decision = round_decision.decide(said, rules)
+                decided[str(stage.pair)] = round_decision.record(context, stage, rules, said, decision)
     both, arrays = decided["de+nl"]
     for language in ("de", "nl"):
         (alone, alone_arrays), record = decided[language], of_target(both, language)
