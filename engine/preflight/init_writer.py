@@ -18,6 +18,7 @@ from ...model.info import head_of_layout
 from ...tasks import task_of
 from ...untrusted import listed, quoted
 from ..pseudolabels.diagnostics import slow_learning_rate
+from ..recipe.config.presets import choices
 from ..recipe.hub import hub_name, model_folder
 from ..recipe.schema import text_files
 from ..recipe.toml_dump import toml_value
@@ -315,9 +316,11 @@ def _write(inputs: Inputs, settings: Settings, model: Path | None, folder: Path)
     """The recipe as TOML, a reason behind every value."""
     task, source = task_of(inputs.task), inputs.source
     only = f", but {listed(inputs.untaught, quoted)} in test files alone" if inputs.untaught else ""
+    chosen = [choice.why for choice in choices("best", inputs.task)]
     top: Values = {
         "name": ("run", "the run goes to runs/<name>"),
         "task": (inputs.task, f"{task.labelling}, as found in {source.files[0].path.name}"),
+        **({"preset": ("best", f'"paper" is the method as printed; best: {", ".join(chosen)}')} if chosen else {}),
         "labels": (list(inputs.labels), f"found in the training file{only}{'; O comes first' if task.spans else ''}"),
         "seeds": ([0], "one complete run per seed; three show how far results scatter: [0, 1, 2]"),
         "max_length": settings.length,

@@ -73,6 +73,7 @@ def test_tagging_in_columns(tmp_path: Path) -> None:
     assert (config.source.language, config.source.train, config.source.general) == ("src", train, (train,))
     assert [(t.language, t.unlabelled, t.test, t.general) for t in config.targets] == [("de", (de,), test, (de,))]
     assert (config.reader.split, config.model.new is None) == ("punctuation", False)
+    assert (config.prediction, config.selftrain.word_pooling) == ("valid", 0.6)  # of the preset best
     assert any("train.conll" in note and "--language" in note for note in result.notes)
     assert not Path(tomllib.loads(result.text)["source"]["train"]).is_absolute()
 
