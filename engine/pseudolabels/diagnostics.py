@@ -270,19 +270,6 @@ def slow_learning_rate(peak: float, steps: int, *, init_std: float = 0.02) -> Ru
     )
 
 
-def acceptance_cut(rule: str, dropped: int, accepted: int) -> RunWarning | None:
-    """`acceptance-cut`: balancing took nearly all labels away."""
-    total = dropped + accepted
-    if not total or dropped <= MAX_CUT * total:
-        return None
-    return RunWarning(
-        "acceptance-cut",
-        f"selftrain.accept = {rule} took {dropped} of {total} accepted labels away, since one class has very few of "
-        "them; the hard stage sees little of the target",
-        {"rule": rule, "dropped": dropped, "accepted": accepted},
-    )
-
-
 def one_teacher(asked: str, seeds: int) -> RunWarning | None:
     """`one-teacher`: the teachers of all seeds were asked for, and there is one seed."""
     if asked == "one" or seeds > 1:

@@ -47,7 +47,7 @@ class Votes(Protocol):
 
 
 class Reason(IntEnum):
-    """Why an item or an example was kept or dropped: 1 to 4 and 9 in the target, 6 to 8 in the source."""
+    """Why an item or an example was kept or dropped: 1 to 4 in the target, 6 to 8 in the source."""
 
     KEPT = 0
     DISAGREE = 1
@@ -58,7 +58,6 @@ class Reason(IntEnum):
     CONTRADICTED = 6
     REMOVED_BEFORE = 7
     KEPT_FOR_CLASS = 8
-    OVER_QUOTA = 9
 
 
 REASONS = {
@@ -67,7 +66,6 @@ REASONS = {
     Reason.SPAN_INCOMPLETE: "entity-incomplete",
     Reason.SENTENCE_INCOMPLETE: "sentence-incomplete",
     Reason.NOT_A_NUMBER: "not-a-number",
-    Reason.OVER_QUOTA: "above-class-share",
 }
 """Why an item of the target was not accepted, as records and tables say it."""
 

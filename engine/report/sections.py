@@ -182,10 +182,6 @@ def decision_table(run: Run) -> str:
         share = mean(o["items"] for o in beside) / mean(d["items"] for d in decisions if d.get("outside"))
         same = percent(mean(o["agreement"] for o in beside))
         notes.append(f"Outside labels name {percent(share)} of the items; the voters agree with {same} of them.")
-    for (pair, number, seed), d in decided.items():
-        if cut := (d.get("options") or {}).get("accept"):
-            place = f"{pair or '-'}, round {number}, seed {seed}"
-            notes.append(f"{place}: accept = {cut['rule']} took {cut['dropped']:,} labels away")
     return table(header, list(zip(*columns, strict=True)), dense=True) + "".join(map(note, notes))
 
 

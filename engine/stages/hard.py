@@ -33,7 +33,7 @@ class Hard(StageKind):
     name = "hard"
     tables = (
         *(*VOTERS, *POOL, "inference_tokens", "selftrain.hard", "selftrain.alpha"),
-        *("selftrain.target_filter", "selftrain.source_filter", "selftrain.abandoned", "selftrain.accept"),
+        *("selftrain.target_filter", "selftrain.source_filter", "selftrain.abandoned"),
     )
     chosen_by = ("selftrain",)
     decides = True

@@ -11,11 +11,9 @@ import numpy as np
 from ...data import OUTSIDE, TokenStore
 from ...data.store.store import IGNORE
 from ...model import TaskModel
-from ..evaluation.voted import Voted, examples_of_items, vote
+from ..evaluation.voted import Voted, vote
 from ..plan import Stage
-from ..pseudolabels.acceptance import choose_accepted, count_dropped, count_units
 from ..pseudolabels.diagnostics import (
-    acceptance_cut,
     alpha_at_edge,
     class_collapse,
     class_shift,
@@ -45,17 +43,15 @@ class Rules:
 
     Attributes:
         labels: names of the `C` classes.
-        source: all of the labelled source text, for the shares of its classes.
     """
 
     table: SelfTrainConfig
     labels: tuple[str, ...]
-    source: TokenStore
 
     @classmethod
     def of(cls, context: Context) -> Rules:
         """Those of a run."""
-        return cls(context.config.selftrain, context.data.labels, context.data.source_train)
+        return cls(context.config.selftrain, context.data.labels)
 
     @property
     def threshold(self) -> dict[str, Any]:
@@ -77,14 +73,7 @@ class Rules:
         if self.table.target_filter == "none":
             return accept(voted.votes, None)
         unit, labels = self.table.target_filter, self.labels
-        decision = accept(voted.votes, alpha, unit=unit, sentence_of_item=voted.example, labels=labels)
-        if self.table.accept == "threshold":
-            return decision
-        units = count_units(decision.label, labels, unit=unit, sentence_of_item=voted.example)
-        gold, example = np.asarray(self.source.item_labels, dtype=np.int64), examples_of_items(self.source)
-        known = gold >= 0
-        counts = count_units(gold[known], labels, unit=unit, sentence_of_item=example[known]).counts()
-        return choose_accepted(self.table.accept, decision, voted.votes.min_confidence.numpy(), units, counts)
+        return accept(voted.votes, alpha, unit=unit, sentence_of_item=voted.example, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -173,7 +162,7 @@ def record(
     Raises:
         DataError: not one pseudo-label was accepted; the message says what would accept some.
     """
-    target, texts, store, table = votes.target, votes.texts, votes.target.store, rules.table
+    target, texts, store = votes.target, votes.texts, votes.target.store
     found = _record(stage, rules, votes, decision)
     found |= agreement(votes.alone.votes, votes.alone.items, votes.outside, rules.labels)
     require_accepted(
@@ -184,11 +173,6 @@ def record(
         where=stage.id,
         accepted_at=lambda lower: sum(int(rules.accept(text, lower).keep.sum()) for text in texts),
     )
-    if table.accept != "threshold":
-        dropped = count_dropped(decision.target, rules.labels)
-        total = sum(dropped.values())
-        found["options"] = {"accept": {"rule": table.accept, "dropped": total, "per_class": dropped}}
-        context.warn(acceptance_cut(table.accept, total, found["accepted"]))
     if len(texts) > 1:
         grid = decision.choice.curve.thresholds
         parts = [_accepted(rules, grid, t, d) for t, d in zip(texts, decision.parts, strict=True)]

@@ -219,9 +219,6 @@ class SelfTrainConfig:
     restore: Literal["base", "finetuned"] = option("base", "encoder that each round's student starts from")
     target_filter: Literal["token", "entity", "sentence", "none"] = option("token", "unit of acceptance")
     source_filter: Literal["correct", "correct+alpha", "none"] = option("correct", "which source samples stay")
-    accept: Literal["threshold", "class-balanced", "source-distribution"] = option(
-        "threshold", "all that pass alpha, at most the same share of each class, or the classes as the source has them"
-    )
     abandoned: Literal["round", "drop"] = option("round", "rejected target items sit out a round, or leave for good")
     cap: int = option(0, "largest number of unlabelled target examples; 0 means all", min=0)
     source_prior: float = option(
@@ -255,8 +252,6 @@ class SelfTrainConfig:
             problems.append(("rounds", f"{self.rounds} is not a whole number of half rounds"))
         if self.widths and len(self.widths) != self.voters:
             problems.append(("widths", f"{len(self.widths)} widths for {self.voters} voters"))
-        if self.accept != "threshold" and self.target_filter not in ("token", "entity"):
-            problems.append(("accept", f'needs target_filter = "token" or "entity", not "{self.target_filter}"'))
         if (self.word_pooling or self.source_prior) and (self.soft.positions == "all" or self.soft.loss == "logits"):
             what = 'word_pooling and source_prior need positions = "first", and a loss on probabilities'
             problems.append(("soft.positions", what))

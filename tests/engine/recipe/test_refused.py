@@ -45,7 +45,6 @@ FOLDERS = 'selftrain.soft.teacher_folders=["a"]'
         ("ner", (FOLDERS, "selftrain.soft.teacher_weights=[1]"), "soft.teacher_weights: 1 given, expected 2"),
         ("ner", ("selftrain.soft.teacher_weights=[0]",), "greater than 0"),
         ("ner", (FOLDERS, 'selftrain.stages=["hard"]'), "teacher_folders: is given, but there is no soft stage"),
-        ("ner", ("selftrain.accept=class-balanced", "selftrain.target_filter=sentence"), "target_filter"),
         ("ner", ("pretrain.further=true",), r"pretrain.further: is on, but \[model.new\]"),
     ],
 )

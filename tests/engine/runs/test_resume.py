@@ -285,7 +285,6 @@ FROM_TEACHER = {"de/finetune"} | ROUNDS
     [
         ("selftrain.hard.lr=0.001", ROUNDS - {"de/soft1"}),
         ("selftrain.target_filter=none", ROUNDS - {"de/soft1"}),
-        ("selftrain.accept=class-balanced", ROUNDS - {"de/soft1"}),
         ('selftrain.alpha.rule="fixed:0.25"', ROUNDS - {"de/soft1"}),
         ("selftrain.soft.lr=0.001", ROUNDS),
         ("selftrain.voters=2", ROUNDS),
