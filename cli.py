@@ -20,7 +20,7 @@ _MODULES = {
     "bench": ("bench",),
     "corpus": ("corpus",),
     "export": ("export", "extend-vocabulary"),
-    "finished": ("report", "thresholds", "trust", "verify", "why"),
+    "finished": ("report", "thresholds", "verify", "why"),
     "predict": ("evaluate", "predict"),
     "preflight": ("check", "env", "info", "init"),
     "probe": ("probe", "rank-sources"),

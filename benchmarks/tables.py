@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import step_figure
-import trust
 from tables_measured import TABLES, markdown
 from truth_world.tables import drawing as truth_world_drawing
 
@@ -66,7 +65,6 @@ def figures() -> dict[Path, str]:
     """The pictures of the pages. That of the demo stays as it is while its scores are a transcribed table."""
     found = {
         "truth-world.svg": truth_world_drawing(load("truth-world")),
-        "trust.svg": trust.drawing(load("trust")),
         "step-time.svg": step_figure.drawing(load("step-time-mbert"), load("step-time-small")),
     }
     demo = load("demo")

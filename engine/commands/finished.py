@@ -1,4 +1,4 @@
-"""The commands that look into a finished run: `report`, `thresholds`, `why`, `trust` and `verify`."""
+"""The commands that look into a finished run: `report`, `thresholds`, `why` and `verify`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from .console import make_progress, say_result, show
-from .options import JSON, PATH, QUIET, RUN
+from .console import say_result, show
+from .options import JSON, PATH, RUN
 
 
 @click.command()
@@ -79,25 +79,6 @@ def why(run_folder: Path, item: str, seed: int | None, target: str | None, as_js
 
     story = example_story(run_folder, item, seed=seed, target=target)
     show(as_json, asdict(story), render_story(story))
-
-
-@click.command()
-@RUN
-@click.option("--sample", type=click.IntRange(10), default=1000, show_default=True, help="Examples of each text.")
-@click.option("--no-truth", is_flag=True, help="Leave the column out that compares with test labels.")
-@QUIET
-@JSON
-def trust(run_folder: Path, sample: int, no_truth: bool, quiet: bool, as_json: bool) -> None:
-    """Estimate the target scores of RUN without target labels, with intervals that say how far to believe it.
-
-    The estimates are kept in RUN/trust.json, and shown in its report.
-    """
-    from ..lab.studies.trust import render_trust, write_trust
-    from ..lab.studies.trust import trust as estimate_scores
-
-    report = estimate_scores(run_folder, sample=sample, truth=not no_truth, progress=make_progress(quiet))
-    show(as_json, asdict(report), render_trust(report))  # first, since the folder may be one that cannot be written
-    write_trust(run_folder, report)
 
 
 @click.command()

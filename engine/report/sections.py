@@ -10,8 +10,8 @@ from ..storage.files import read_json
 from ..storage.text import counted, percent, some
 from ..summary.seeds import Stat, Step, mean, stat
 from ..summary.stage_folders import made_from
-from ..summary.stage_table import METRIC_NAMES, Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
-from .page import bullets, folded, folds, heading, note, table, ups, warning
+from ..summary.stage_table import Json, StageKey, StageScore, or_dash, row_key, step_between, target_rows
+from .page import folded, folds, heading, note, table, ups
 from .parts import Run, accepted_share, alphas
 from .svg import clean
 
@@ -232,7 +232,7 @@ def _calibration_errors(found: Sequence[Json], which: str) -> list[float]:
     return errors
 
 
-THRESHOLDS, TRUST = "thresholds.json", "trust.json"
+THRESHOLDS = "thresholds.json"
 SENTENCES, VERSION = "sentences.json", 1
 """Left in the run folder by `engine/lab/studies/sentences.py`."""
 KINDS = {
@@ -266,20 +266,6 @@ def thresholds_section(run: Run) -> str:
         parts.append(f"<p>{clean(entry['title'])}</p>{table(entry['header'], entry['lines'], css=css, dense=True)}")
     parts.append(note(". ".join(study["notes"]) + "."))
     return title + folded(f"{len(study['tables'])} tables", "".join(parts))
-
-
-def trust_section(run: Run) -> str:
-    """The estimates that `xlt-engine trust` has left in the run; empty without them."""
-    trust = read_json(run.folder / TRUST)
-    if not trust:
-        return ""
-    title = heading("Trust without target labels")
-    if old := outdated(run, TRUST, trust, "xlt-engine trust"):
-        return title + old
-    page, metric = trust["page"], METRIC_NAMES.get(trust["metric"], trust["metric"])
-    boxes = "".join(warning(w["name"], f"<div>{clean(w['message'])}</div>") for w in trust["warnings"])
-    shown = table(page["header"], page["lines"]) + bullets(page["notes"])
-    return f"{title}<p>{clean(metric)} in points.</p>{boxes}{shown}"
 
 
 def sentences_section(run: Run) -> str:

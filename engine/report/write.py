@@ -35,7 +35,6 @@ from .sections import (
     reading,
     sentences_section,
     thresholds_section,
-    trust_section,
 )
 from .svg import clean, standalone
 
@@ -86,7 +85,7 @@ def render(run: Run, figures: Sequence[Figure]) -> str:
         parts += ["<h3>Decisions</h3>", decision_table(run), quality_section(run), thresholds_section(run)]
     if "loss" in drawn:
         parts += [heading("Training"), drawn["loss"]]
-    parts += [trust_section(run), heading("Settings and provenance"), _provenance(run)]
+    parts += [heading("Settings and provenance"), _provenance(run)]
     body = "\n".join(p for p in parts if p)
     top = [_header(run), answer_cards(run), failed(run), cards(run), contents(body)]
     return page(f"{run.summary['name']}: report", "\n".join([*(p for p in top if p), body]))

@@ -24,7 +24,6 @@ _RECORDS = {
     "summary.json": "the next run writes it",
     "failed.json": "delete it; the next run writes it",
     "thresholds.json": "the next run writes it",
-    "trust.json": "xlt-engine trust writes it",
 }
 
 

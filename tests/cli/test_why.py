@@ -1,11 +1,9 @@
-"""`thresholds`, `why` and `trust` on the command line: text, JSON, exit codes."""
+"""`thresholds` and `why` on the command line: text, JSON, exit codes."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
-
-from xlt_engine import StorageError
 
 
 def test_thresholds(cli: Any, finished: Any) -> None:
@@ -41,28 +39,8 @@ def test_why(cli: Any, finished: Any) -> None:
     assert "not a run folder" in nothing.err
 
 
-def test_trust(cli: Any, finished: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    shutil.copytree(finished.folder, tmp_path / "run")
-    answer = cli("trust", tmp_path / "run", "--quiet")
-    assert answer.code == 0, answer.err
-    assert "estimated without its labels" in answer.out
-    assert "intervals held the truth" in answer.out
-    assert (tmp_path / "run/trust.json").exists()
-    found = json.loads(cli("trust", tmp_path / "run", "--quiet", "--no-truth", "--json").out)
-    assert {s["true"] for s in found["stages"]} == {None}
-    assert {s["target"] for s in found["stages"]} == {"de"}
-
-    def refuse(*_: Any) -> None:
-        raise StorageError("no")
-
-    monkeypatch.setattr("xlt_engine.engine.lab.studies.trust.write_trust", refuse)
-    shown = cli("trust", tmp_path / "run", "--quiet")  # minutes of work are not lost to a folder that cannot be written
-    assert shown.code == 5
-    assert "estimated without its labels" in shown.out
-
-
 def test_of_a_run_that_moved_with_its_files(cli: Any, finished: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    """`why` finds the line, and `trust` the unlabelled text, which no stage without self-training has read."""
+    """`why` finds the line of a file that lies elsewhere now."""
     shutil.copytree(finished.files, tmp_path / "project")
     folder, moved = tmp_path / "elsewhere", tmp_path / "elsewhere/project/run"
     folder.mkdir()
@@ -74,11 +52,3 @@ def test_of_a_run_that_moved_with_its_files(cli: Any, finished: Any, tmp_path: P
     monkeypatch.chdir(folder)
     answer = cli("why", "project/run", "de:3")
     assert f"{folder}/project/de.txt, line 4" in answer.out
-    for stage in ("soft1", "hard1"):
-        shutil.rmtree(moved / "seed-0/de" / stage)
-    answer = cli("trust", "project/run", "--quiet", "--json")
-    assert answer.code == 0, answer.err
-    assert [s["stage"] for s in json.loads(answer.out)["stages"]] == ["btf"]
-    (folder / "project/de.txt").write_text("Etwas anderes.\n", "utf-8")
-    answer = cli("trust", "project/run", "--quiet")
-    assert (answer.code, f"{tmp_path}/project/de.txt: " in answer.err) == (3, True)

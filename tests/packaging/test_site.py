@@ -100,7 +100,7 @@ def test_a_reader_finds_a_function_by_navigation_and_by_search(address: str) -> 
         assert page.url.startswith(f"{address}api/")
         function.wait_for()
 
-        for name in ("design", "demo", "performance", "trust", "truth-world"):
+        for name in ("design", "demo", "performance", "studies", "truth-world"):
             page.goto(f"{address}{name}/")
             assert all(loaded(page)), name
         browser.close()

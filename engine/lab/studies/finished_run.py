@@ -160,18 +160,6 @@ class FinishedRun:
         """The labelled text of all sources that the stages train on."""
         return self.store(next(s.fingerprint["data.source"] for s in self.stages if "data.source" in s.fingerprint))
 
-    def source_held_out(self) -> tuple[TokenStore, str] | None:
-        """Labelled source text that no stage trains on, and where it comes from; None without.
-
-        That is `test`; `dev` where alpha was chosen there, or where there is no `test`.
-        """
-        scored = (stage.record.get("scored_on") or {} for stage in self.stages)
-        test = next((found[self.source].split()[0] for found in scored if self.source in found), None)
-        with_dev = [s for s in self.stages if "data.dev" in s.fingerprint]
-        if with_dev and (test is None or any(stage.alpha("data") == "dev" for stage in with_dev)):
-            return self.store(with_dev[0].fingerprint["data.dev"]), "dev"
-        return None if test is None else (self.store(test), "test")
-
     def model(self, stage: TaskStage) -> TaskModel:
         """The model that a stage left, on the CPU; the last one stays in memory."""
         from ....model import load_task_model
@@ -189,13 +177,6 @@ class FinishedRun:
         """The stage that was the input of another one in the first of some roles that it has; None where it is gone."""
         inputs = stage.record.get("inputs") or {}
         return next((self.by_id(inputs[role]) for role in roles if role in inputs), None)
-
-    def first_teacher(self, stage: TaskStage) -> TaskStage | None:
-        """The stage that the lineage of a self-trained model began with; None for others, or where it is gone."""
-        found: TaskStage | None = stage
-        while found is not None and found.arm == "selftrain":
-            found = self.input_of(found, "teacher")
-        return None if found is stage else found
 
     def labeller(self, hard: TaskStage) -> TaskStage | None:
         """The stage whose model made the decision of a hard stage."""

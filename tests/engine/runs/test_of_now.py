@@ -12,7 +12,6 @@ from xlt_engine.engine import write_report
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.lab.studies.sentences import write_for_page
 from xlt_engine.engine.lab.studies.thresholds import study_thresholds
-from xlt_engine.engine.lab.studies.trust import trust, write_trust
 from xlt_engine.engine.report.parts import load_run
 
 SETTINGS = ("selftrain.rounds=1", "finetune.epochs=10", "selftrain.soft.epochs=15", "selftrain.alpha.rule=fixed:0.3")
@@ -95,27 +94,20 @@ def test_estimates_rules_and_sentences_of_other_stages_are_left_out(tiny: Any) -
     home.run(*SETTINGS)
     folder = home.folder / "run"
     write_for_page(folder)
-    write_trust(folder, trust(folder, sample=20))
     text = page(folder)
-    assert "voters agree</th>" in text
     assert "best by gold" in text
     assert "Left out: " not in text.replace("Left out: no", "")
     home.run(*SETTINGS, "finetune.lr=1e-3")
     text = page(folder)
-    for name, command in (("trust.json", "trust"), ("thresholds.json", "report"), ("sentences.json", "report")):
+    for name, command in (("thresholds.json", "report"), ("sentences.json", "report")):
         assert f"Left out: {name} was made before seed-0/baseline, " in text
         assert f"xlt-engine {command} makes it anew" in text
-    assert "voters agree</th>" not in text
     assert "best by gold" not in text
     write_for_page(folder)
     assert "best by gold" in page(folder)
-    assert "Left out: trust.json" in page(folder)
-    write_trust(folder, trust(folder, sample=20))
-    assert "voters agree</th>" in page(folder)
     # Another test file: `true` and `error` are those of before.
     test = home.folder / "test-de.conll"
     test.write_text(test.read_text("utf-8").replace("B-LOC", "B-PER"), "utf-8")
     home.run(*SETTINGS, "finetune.lr=1e-3", before_report=write_for_page)
     text = (folder / "report.html").read_text("utf-8")
-    assert "Left out: trust.json was made before" in text
     assert "best by gold" in text
