@@ -237,13 +237,10 @@ class Corpus:
     length as it takes: here every token is learned, so that none needs to be in two.
 
     Args:
-        separator: id of [SEP] where the stores hold pairs, and positions begin again at the second sentence.
     """
 
-    def __init__(
-        self, stores: Sequence[TokenStore], subset: np.ndarray | None = None, separator: int | None = None
-    ) -> None:
-        self._stores, self._separator = list(stores), separator
+    def __init__(self, stores: Sequence[TokenStore], subset: np.ndarray | None = None) -> None:
+        self._stores = list(stores)
         self._starts = np.concatenate([[0], np.cumsum([len(s) for s in stores])])
         self._subset = np.arange(self._starts[-1]) if subset is None else subset
         if not stores:
@@ -278,13 +275,6 @@ class Corpus:
         store, i = self._find(index)
         return self._piece(index, store.segments(i))
 
-    def positions(self, index: int) -> np.ndarray | None:
-        """The position of each token, int64 [tokens]; None where they are counted from the sequence's start."""
-        if self._separator is None:
-            return None
-        store, i = self._find(index)
-        return pair_positions(store.ids(i), self._separator)
-
     def name(self, index: int) -> str:
         """The id of an example: `<file stem>:<line>` unless its file has ids."""
         store, i = self._find(index)
@@ -301,14 +291,3 @@ def unigram_entropy(store: TokenStore, special: np.ndarray) -> float:
     counts[special] = 0
     share = counts[counts > 0] / max(1.0, counts.sum())
     return float(-(share * np.log(share)).sum())
-
-
-def pair_positions(ids: np.ndarray, separator: int) -> np.ndarray:
-    """Positions that begin again at the second sentence, after the first run of [SEP] (XLM, arXiv 1901.07291).
-
-    Args:
-        ids: int [T], one sequence of two sentences.
-    """
-    counted = np.arange(len(ids))
-    ends = np.flatnonzero((ids[:-1] == separator) & (ids[1:] != separator)) + 1
-    return counted if not len(ends) else np.where(counted < ends[0], counted, counted - ends[0])

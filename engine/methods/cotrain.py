@@ -144,8 +144,7 @@ class Cotrain(StageKind):
         batches = run.task_batches(parts)
         context.warn(slow_learning_rate(run.stage.training.lr, len(batches)))
         count = len(parts[0].examples)
-        notes = {"uses_parallel_data": _parallel(context, stage), "source_examples": count}
-        notes |= {key: record[key] for key in ("picked", "labels") if record}
+        notes = {"source_examples": count} | {key: record[key] for key in ("picked", "labels") if record}
         line = f"{count} source examples"
         line += f", {record['picked']} picked of {record['candidates']}, {record['labels']} in all" if record else ""
         return Training(model, batches, cross_entropy, notes, lambda trace: line)
@@ -186,12 +185,6 @@ def _model(context: Context, stage: Stage) -> TaskModel:
 def _crossed(stage: Stage) -> bool:
     """Whether a stage learns the picks of the other model."""
     return stage.inputs.get("teacher") != stage.inputs.get("previous")
-
-
-def _parallel(context: Context, stage: Stage) -> bool:
-    """Whether an encoder that saw translations has a part in the result."""
-    reached = stage.options["model"] == "b" or _crossed(stage)
-    return context.config.uses_parallel_data or (context.config.cotrain.second_uses_parallel_data and reached)
 
 
 def _picked_parts(context: Context, stage: Stage, labels: np.ndarray) -> list[Part]:

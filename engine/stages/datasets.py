@@ -23,12 +23,9 @@ from ...data import (
 )
 from ...data.store.seen import Tally, unrepeated
 from ...data.store.store import MANIFEST
-from ..reading.read_file import label_set, read_file, read_pairs_of, stream_file
+from ..reading.read_file import label_set, read_file, stream_file
 from ..recipe.config import RunConfig, SourceConfig, TargetConfig, reader_of
 from ..storage.files import take_over
-
-LISTED = 20
-"""Texts of a translated test file that do not fit which a message names."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +140,6 @@ class Datasets:
             *(self.text(target.unlabelled, target.language, length) for target in targets),
         ]
 
-    def pairs(self, *targets: TargetConfig) -> TokenStore:
-        """The sentence pairs of targets, for translation language modelling in BTF."""
-        files = [(path, target.language) for target in targets for path in target.pairs]
-        return self._store(files, "text", max_length=self.config.max_length, pairs=True)
-
     def general_text(self) -> list[TokenStore]:
         """General text of all languages, for pre-training."""
         tables = self.config.tables
@@ -204,7 +196,6 @@ class Datasets:
         max_length: int = 0,
         few: _Few | None = None,
         switch: tuple[Path, ...] = (),
-        pairs: bool = False,
         whole: bool = False,
     ) -> TokenStore:
         paths, languages = [path for path, _ in files], [language for _, language in files]
@@ -220,8 +211,8 @@ class Datasets:
             "language": languages if len(set(languages)) > 1 else "".join(languages[:1]),
             "cap": self.config.source.cap if self.config.source.train in paths else 0,
         }
-        settings |= self._few_settings(files, few) | ({"pairs": True} if pairs else {})
-        whole = task != "classification" and (whole or (self.config.long_texts == "windows" and not pairs))
+        settings |= self._few_settings(files, few)
+        whole = task != "classification" and (whole or self.config.long_texts == "windows")
         settings |= {"whole": True} if whole else {}
         table = self.config.augment.code_switch
         settings |= {"code_switch": table.rate} if switch else {}
@@ -238,11 +229,7 @@ class Datasets:
                 examples: Iterable[Example] = (
                     replace(e, language=language)
                     for p, language in files
-                    for e in (
-                        read_pairs_of(self.config, p, language)
-                        if pairs
-                        else self._read(p, language, unlabelled=not labelled, task=task)
-                    )
+                    for e in self._read(p, language, unlabelled=not labelled, task=task)
                 )
                 if few is not None:
                     chosen = list(examples)
@@ -304,45 +291,3 @@ def _need(path: Path | None, key: str) -> Path:
     if path is None:
         raise ConfigError(f"{key} is missing in the recipe; give a labelled file")
     return path
-
-
-def translated_test(data: Datasets, target: TargetConfig) -> TokenStore:
-    """The translated test file of a target, in the language of [source].
-
-    Raises:
-        DataError: it has not one text for each of `targets.N.test`, or (classification) not its label; all of them.
-    """
-    assert target.translated_test is not None
-    store = data.scored(target.translated_test, data.config.source.language)
-    if target.test is None:
-        return store
-    original = data.scored(target.test, target.language)
-    gold = None
-    if data.config.task == "classification":
-        gold = np.asarray(store.item_labels).tolist(), np.asarray(original.item_labels).tolist()
-    faults = misfits(len(store), len(original), gold, str(target.test))
-    if faults:
-        raise DataError("\n".join(f"{target.translated_test}:1: {fault}" for _, fault in faults))
-    return store
-
-
-def misfits(
-    count: int, expected: int, gold: tuple[Sequence[object], Sequence[object]] | None, other: str
-) -> list[tuple[int | None, str]]:
-    """What keeps a translated test file from standing for the original: text number, from 0, and message.
-
-    Args:
-        count, expected: texts in the translation and in the original.
-        gold: labels of both, where each text has one. Tags of words cannot be compared.
-        other: name of the original file.
-    """
-    if count != expected:
-        return [(None, f"has {count} texts, {other} has {expected}; translate the test file line by line")]
-    differing = [] if gold is None else [i for i, (a, b) in enumerate(zip(*gold, strict=True)) if a != b]
-    faults: list[tuple[int | None, str]] = [
-        (i, f"text number {i + 1} has another label than in {other}; keep the order and the labels of the test file")
-        for i in differing[:LISTED]
-    ]
-    if len(differing) > LISTED:
-        faults.append((None, f"{len(differing)} labels differ in all, the first {LISTED} listed"))
-    return faults

@@ -104,17 +104,6 @@ def test_a_test_file_of_the_same_content_stays_whole(tiny: Any) -> None:
     assert len(data.labelled(target.labelled, "de")) == 12
 
 
-def test_parallel_data_of_the_recipe_is_marked_on_every_row(tiny: Any) -> None:
-    recipe = tiny("classification")
-    recipe.run("uses_parallel_data=true", "selftrain.rounds=0.5", "pretrain.epochs=0.4")
-    rows = build_summary(recipe.folder / "run")["rows"]
-    assert {(row["stage"], row["uses_parallel_data"]) for row in rows} == {
-        ("zero-shot", True),
-        ("btf", True),
-        ("soft1", True),
-    }
-
-
 def test_check_finds_test_texts_among_the_few(tiny: Any) -> None:
     recipe = with_few(tiny)
     config = recipe.resolved(*absolute(recipe)).config
