@@ -21,18 +21,6 @@ from .kind import StageKind, StageRun, Training, register_kind
 from .models import encoder_config, new_encoder_config, warn_of_unseen
 
 
-def btf_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
-    """The stores that decide the result of a stage of this kind, by role."""
-    targets = context.config.targets_of(stage.targets)
-    stores = text_by_language(context, stage)
-    count = len(stores)
-    if stage.options["text"] == "general":
-        stores = [*stores, *context.data.task_text(*targets)]
-    if context.config.btf.sides == "target":
-        stores = [store for i, store in enumerate(stores) if i % count >= count - len(targets)]
-    return {f"text.{i}": store for i, store in enumerate(stores)}
-
-
 def text_by_language(context: Context, stage: Stage) -> list[TokenStore]:
     """Text of each source language, then of each target."""
     data, targets = context.data, context.config.targets_of(stage.targets)
@@ -119,7 +107,14 @@ class Btf(StageKind):
     masked = True
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
-        return btf_stores(context, stage)
+        targets = context.config.targets_of(stage.targets)
+        stores = text_by_language(context, stage)
+        count = len(stores)
+        if stage.options["text"] == "general":
+            stores = [*stores, *context.data.task_text(*targets)]
+        if context.config.btf.sides == "target":
+            stores = [store for i, store in enumerate(stores) if i % count >= count - len(targets)]
+        return {f"text.{i}": store for i, store in enumerate(stores)}
 
     def build(self, run: StageRun) -> Training:
         context, stage = run.context, run.stage

@@ -24,7 +24,10 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
 }
-SIDE_ARMS = ("cloze", "control", "contrastive", "outside-labels", "co-a", "co-b", "self-a", "self-b")
+SIDE_ARMS = (
+    *("cloze", "control", "contrastive", "outside-labels", "co-a", "co-b", "self-a", "self-b"),
+    *("translate-train", "translate-train-all"),  # of runs by versions up to 0.2.0
+)
 """Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
 
 MARKS = {
