@@ -71,7 +71,7 @@ class Align(StageKind):
         return run.task_batches([part], micro_batch=run.stage.training.fixed_micro_batch)
 
 
-def contrastive_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...] = ()) -> list[Stage]:
+def contrastive_plan(config: RunConfig, seed: int, stages: tuple[Stage, ...]) -> list[Stage]:
     """Label alignment on the source, one stage for all targets."""
     if not config.contrastive.on:
         return []

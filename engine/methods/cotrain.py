@@ -38,7 +38,6 @@ from ..stages.kind import StageKind, StageRun, Training, register_kind, register
 from ..stages.models import new_task_model, warn_of_unseen
 from ..storage.run_warning import RunWarning
 from ..training.objectives import cross_entropy
-from .contrastive import contrastive_plan
 
 
 @dataclass(frozen=True)
@@ -289,14 +288,14 @@ def cotrain_plan(config: RunConfig, seed: int, core: tuple[Stage, ...]) -> list[
     """The iterations of every mode.
 
     The first iteration has seen the source alone: it serves all targets, and self-training, where both are asked for.
-    What starts from adapted encoders has the last stage of the adaptation as its base, which fingerprints hold.
+    What starts from adapted encoders has the adapted one as its base, which fingerprints hold.
     """
     table = config.cotrain
     if not table.on:
         return []
     stages, start = list[Stage](), start_inputs(config, seed)
     if table.start == "adapted":
-        start = {"base": contrastive_plan(config, seed)[-1].id}
+        start = {"base": f"seed-{seed}/la"}
     bases = {"a": start, "b": start if table.model is None else {}}
     pairs: list[tuple[str, ...]] = [()] if table.pool == "all" or config.targets_together else config.pairs
     for mode in table.modes:

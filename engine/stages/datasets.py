@@ -78,17 +78,16 @@ class Datasets:
             self._labels = label_set(list(examples), self.config.task)
         return self._labels
 
-    def labelled(self, path: Path, language: str) -> TokenStore:
-        """The store of a labelled file; a label outside the label set is a DataError."""
-        return self._store([(path, language)], self.config.task, labelled=True)
-
     def scored(self, path: Path, language: str) -> TokenStore:
-        """The store of a labelled file that models are scored on: sentences of any length, to be read in windows."""
+        """The store of a labelled file that models are scored on: sentences of any length, to be read in windows.
+
+        A label outside the label set is a DataError.
+        """
         return self._store([(path, language)], self.config.task, labelled=True, whole=True)
 
-    def text(self, paths: Sequence[Path], language: str, max_length: int) -> TokenStore:
+    def text(self, paths: Sequence[Path], language: str) -> TokenStore:
         """The store of plain text for masked language modelling."""
-        return self._store([(path, language) for path in paths], "text", max_length=max_length)
+        return self._store([(path, language) for path in paths], "text")
 
     @property
     def source_train(self) -> TokenStore:
@@ -131,13 +130,9 @@ class Datasets:
 
     def task_text(self, *targets: TargetConfig) -> list[TokenStore]:
         """What BTF reads, by language: each source's training text without its labels and more text; target text."""
-        length = self.config.max_length
         return [
-            *(
-                self.text([_need(s.train, "source.train"), *s.unlabelled], s.language, length)
-                for s in self.config.sources
-            ),
-            *(self.text(target.unlabelled, target.language, length) for target in targets),
+            *(self.text([_need(s.train, "source.train"), *s.unlabelled], s.language) for s in self.config.sources),
+            *(self.text(target.unlabelled, target.language) for target in targets),
         ]
 
     def general_text(self) -> list[TokenStore]:
@@ -146,7 +141,7 @@ class Datasets:
         missing = [t.language for t in tables if not t.general]
         if missing:
             raise ConfigError(f"no general text for {', '.join(missing)}; give source.general and targets.N.general")
-        return [self.text(t.general, t.language, self.config.max_length) for t in tables]
+        return [self.text(t.general, t.language) for t in tables]
 
     def control_text(self, *targets: TargetConfig) -> list[TokenStore]:
         """General text of the sources and of targets, for the control arm."""
@@ -156,7 +151,7 @@ class Datasets:
             raise ConfigError(
                 f"no general text for {', '.join(missing)}; give control or general, or set arms.control = false"
             )
-        return [self.text(t.control or t.general, t.language, self.config.max_length) for t in tables]
+        return [self.text(t.control or t.general, t.language) for t in tables]
 
     def _read(
         self, path: Path, language: str, *, unlabelled: bool = False, task: str | None = None
@@ -193,20 +188,18 @@ class Datasets:
         task: str,
         *,
         labelled: bool = False,
-        max_length: int = 0,
         few: _Few | None = None,
         switch: tuple[Path, ...] = (),
         whole: bool = False,
     ) -> TokenStore:
         paths, languages = [path for path, _ in files], [language for _, language in files]
-        length = max_length or self.config.max_length
         labels = () if task == "text" else self.labels
         settings = {
             "task": task,
             "labels": list(labels),
             "labelled": labelled,
             "repeats": labelled,
-            "max_length": length,
+            "max_length": self.config.max_length,
             "reader": self._readers(files, labelled),
             "language": languages if len(set(languages)) > 1 else "".join(languages[:1]),
             "cap": self.config.source.cap if self.config.source.train in paths else 0,
@@ -244,7 +237,7 @@ class Datasets:
                     folder=folder,
                     task=task,
                     labels=labels,
-                    max_length=length,
+                    max_length=self.config.max_length,
                     prompt=prompt,
                     whole=whole,
                 )

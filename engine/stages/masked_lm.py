@@ -39,7 +39,7 @@ def btf_text(context: Context, stage: Stage) -> list[Corpus]:
     sizes[first:] = [min(size, table.cap or size) for size in sizes[first:]]
     keys = ["source", *(source.language for source in config.sources[1:]), *stage.targets]
     corpora = [
-        Corpus([store], capped(len(store), size, stage.seed, key))
+        Corpus(store, capped(len(store), size, stage.seed, key))
         for store, size, key in zip(stores, sizes, keys, strict=True)
     ]
     return corpora[first:] if table.sides == "target" else corpora

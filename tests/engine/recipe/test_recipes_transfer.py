@@ -126,5 +126,5 @@ def test_pairs_reach_the_encoder_as_two_segments(data: Path, tmp_path: Path) -> 
     first = ids.index(separator) + 1
     assert 2 < first < len(ids) - 1
     assert segments == [0] * first + [1] * (len(ids) - first)
-    test = context.data.labelled(german.test, "de")
+    test = context.data.scored(german.test, "de")
     assert np.bincount(np.asarray(test.item_labels)).tolist() == [2, 2, 2]
