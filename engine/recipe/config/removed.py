@@ -65,9 +65,9 @@ REMOVED = {
         for knob in (*_KNOBS, "text", "general")
     },
 }
-"""By key, or key and value; a key without a dot has gone from every table. N is the number of a target."""
-AFTER_0_2_0 = {"each", "selftrain.soft.sides", "selftrain.mlm_weight", "l2_to_base", *_OF_TRANSLATIONS}
-AFTER_0_2_0 |= {key for key in REMOVED if key.startswith("world.")}
+"""By key, or key and value; a key without a dot has gone from every table."""
+AFTER_0_2_0 = {"each", "selftrain.soft.sides", "selftrain.mlm_weight", "l2_to_base"}
+AFTER_0_2_0 |= {key for key in REMOVED if key.startswith("world.")} | _OF_TRANSLATIONS.keys()
 
 
 def does_nothing(name: str, value: object) -> bool:
@@ -87,4 +87,5 @@ def removal(name: str) -> str | None:
 
 
 def _any_target(name: str) -> str:
+    """A key of one target as it stands above: "targets.N.pairs"."""
     return re.sub(r"^targets\.\d+\.", "targets.N.", name)
