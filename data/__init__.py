@@ -13,7 +13,7 @@ if typing.TYPE_CHECKING:
     from .batches.buckets import BatchSize, Bucket, choose_buckets, pad_step, pad_to_bucket, padding_share
     from .batches.rows import ItemView, Row, Rows, inference_batches, inference_tokens, row_batches, window_rows
     from .batches.sampling import derive_seed, epoch_counts, few_per_class, rng_for
-    from .batches.sources import MlmBatches, PairBatches, Part, TaskBatches
+    from .batches.sources import MlmBatches, Part, TaskBatches
     from .readers.example import OUTSIDE, Example, Examples
     from .readers.formats import (
         guess_format,
@@ -25,7 +25,6 @@ if typing.TYPE_CHECKING:
         reader_options,
     )
     from .readers.reader import ReaderOptions
-    from .readers.table import read_pairs
     from .store.build import build_store
     from .store.store import Corpus, TokenStore, file_hash, store_key, unigram_entropy
     from .synthetic.demo_world import WorldConfig, WorldFiles, make_world
@@ -45,7 +44,6 @@ __all__ = [
     "MlmBatches",
     "OUTSIDE",
     "PackedBatch",
-    "PairBatches",
     "Part",
     "Prompt",
     "ReaderOptions",
@@ -75,7 +73,6 @@ __all__ = [
     "read_dictionary",
     "read_examples",
     "read_jsonl",
-    "read_pairs",
     "read_text",
     "read_tsv",
     "reader_options",
@@ -95,13 +92,12 @@ _NAMES = {
     "batches.rows": (
         *("ItemView", "Row", "Rows", "inference_batches", "inference_tokens", "row_batches", "window_rows"),
     ),
-    "batches.sources": ("MlmBatches", "PairBatches", "Part", "TaskBatches"),
+    "batches.sources": ("MlmBatches", "Part", "TaskBatches"),
     "readers.example": ("OUTSIDE", "Example", "Examples"),
     "readers.formats": (
         *("guess_format", "read_conll", "read_examples", "read_jsonl", "read_text", "read_tsv", "reader_options"),
     ),
     "readers.reader": ("ReaderOptions",),
-    "readers.table": ("read_pairs",),
     "store.build": ("build_store",),
     "store.store": ("Corpus", "TokenStore", "file_hash", "store_key", "unigram_entropy"),
     "synthetic.demo_world": ("WorldConfig", "WorldFiles", "make_world"),

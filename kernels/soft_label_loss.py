@@ -166,7 +166,6 @@ def supervised_contrastive(
     labels: Tensor,
     *,
     temperature: float,
-    weights: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "sum",
 ) -> Tensor:
@@ -181,10 +180,8 @@ def supervised_contrastive(
         features: [N, H], of any length; gradients flow to them only.
         labels: [N] integers. Items with `ignore_index` do not exist for the others.
         temperature: divides the cosines.
-        weights: [N], multiplies each item's own loss; an item of weight 0 still is company for the others.
         ignore_index: the label of padding.
-        reduction: "sum", "mean" (divided by the sum of the weights of the items that count; 0 when there are none) or
-            "none".
+        reduction: "sum", "mean" (divided by the number of the items that count; 0 when there are none) or "none".
 
     Returns:
         A scalar, or [N] for "none".
@@ -194,8 +191,6 @@ def supervised_contrastive(
     """
     if features.dim() != 2 or labels.shape != features.shape[:1]:
         raise ValueError(f"features {tuple(features.shape)} and labels {tuple(labels.shape)} must be [N, H] and [N]")
-    if weights is not None and weights.shape != labels.shape:
-        raise ValueError(f"weights must be [{labels.shape[0]}], got {tuple(weights.shape)}")
     check_temperature(temperature)
     check_option("reduction", reduction, REDUCTIONS)
     values = features if features.dtype == torch.float64 else features.float()
@@ -214,4 +209,4 @@ def supervised_contrastive(
     nearness = torch.where(positive, similarity, 0.0).sum(dim=-1) / number.clamp(min=1)
     # An empty batch has no dimension to take a logarithm over.
     spread = compared.logsumexp(dim=-1) if len(labels) else nearness
-    return reduce_loss(torch.where(anchor, spread - nearness, 0.0), weights, anchor, reduction)
+    return reduce_loss(torch.where(anchor, spread - nearness, 0.0), None, anchor, reduction)

@@ -226,7 +226,7 @@ class Drawn:
         self._steps = steps
         self._source: MlmBatches | TaskBatches
         if task == "btf":
-            corpora = [Corpus([store]) for store in stores]
+            corpora = [Corpus(store) for store in stores]
             special = special_tokens(vocabulary)
             self._source = MlmBatches(
                 corpora, special=special, mask_id=MASK, batch_size=batch_size, epochs=share, seed=0

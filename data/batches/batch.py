@@ -19,7 +19,7 @@ class PackedBatch:
 
     Attributes:
         token_ids: int64 [T].
-        positions: int64 [T], position of each token in its own sequence, or in its sentence of a pair (TLM).
+        positions: int64 [T], position of each token in its own sequence.
         segments: int64 [T], 0, or 1 for the second text of a pair.
         cu_seqlens: int32 [S + 1], where each sequence starts; the last entry is T.
         max_seqlen: length of the longest sequence, known on the host.
@@ -79,7 +79,6 @@ def pack(
     soft_targets: Sequence[np.ndarray] | None = None,
     weights: Sequence[Sequence[float] | np.ndarray] | None = None,
     example_ids: Sequence[int] | np.ndarray | None = None,
-    positions: Sequence[np.ndarray | None] | None = None,
 ) -> PackedBatch:
     """Lays sequences of token ids end to end, in the given order.
 
@@ -91,7 +90,6 @@ def pack(
         soft_targets: for each sequence a float array [items, C] of teacher probabilities.
         weights: for each sequence one weight per item.
         example_ids: the caller's number of each sequence; 0..S-1 when omitted.
-        positions: position of each token; counted from the start of its sequence when omitted, or None for it.
 
     Raises:
         ValueError: there is no sequence, or one is empty.
@@ -109,7 +107,6 @@ def pack(
         soft_targets=None if soft_targets is None else _join(soft_targets, np.float32),
         weights=None if weights is None else _join(weights, np.float32),
         example_ids=np.arange(len(lengths)) if example_ids is None else np.asarray(example_ids, dtype=np.int64),
-        positions=None if positions is None else join_positions(positions, lengths),
     )
 
 
@@ -124,7 +121,6 @@ def pack_joined(
     labels: np.ndarray | None = None,
     soft_targets: np.ndarray | None = None,
     weights: np.ndarray | None = None,
-    positions: np.ndarray | None = None,
 ) -> PackedBatch:
     """The batch of sequences that lie end to end already, in the dtypes of a batch.
 
@@ -135,11 +131,11 @@ def pack_joined(
         counts: int64 [S], how many of them each sequence has.
     """
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    counted = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) if positions is None else positions
+    positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
     return PackedBatch(
         token_ids=torch.from_numpy(token_ids),
-        positions=torch.from_numpy(counted),
-        segments=torch.from_numpy(np.zeros_like(counted) if segments is None else segments),
+        positions=torch.from_numpy(positions),
+        segments=torch.from_numpy(np.zeros_like(positions) if segments is None else segments),
         cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
         max_seqlen=int(lengths.max()),
         item_index=torch.from_numpy(items + np.repeat(starts[:-1], counts)),
@@ -154,11 +150,6 @@ def pack_joined(
 
 def _join(parts: Sequence[Sequence[int] | Sequence[float] | np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate([np.asarray(part, dtype=dtype) for part in parts])
-
-
-def join_positions(positions: Sequence[np.ndarray | None], lengths: np.ndarray) -> np.ndarray:
-    """int64 [T]; None counts from the start of its sequence."""
-    return _join([np.arange(n) if p is None else p for p, n in zip(positions, lengths, strict=True)], np.int64)
 
 
 def cut(batch: PackedBatch, sequences: int) -> list[PackedBatch]:

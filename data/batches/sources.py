@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ... import DataError
-from ..store.store import IGNORE, Corpus, TokenStore
-from .batch import PackedBatch, cut, join_positions, pack, pack_joined
+from ..store.store import IGNORE, Corpus
+from .batch import PackedBatch, cut, pack_joined
 from .buckets import BatchSize
 from .rows import ItemView, Row, Rows, pack_rows
 from .sampling import epoch_batches, num_batches, resample, rng_for
@@ -109,7 +108,7 @@ class MlmBatches:
     Args:
         corpora: one per language.
         special: bool [vocab_size], tokens that are never masked and never drawn.
-        balance: with `temperature` and `counts`, see `sampling.resample`.
+        balance: with `temperature`, see `sampling.resample`.
         sort: batches of about one length, see `sampling.epoch_batches`; examples at random otherwise.
         micro_batch: sequences in one forward pass; 0 for the whole batch. Masks do not depend on it.
     """
@@ -127,7 +126,6 @@ class MlmBatches:
         balance: str = "up",
         temperature: float = 1.0,
         micro_batch: int = 0,
-        counts: Sequence[int] | None = None,
         sort: bool = False,
     ) -> None:
         self._corpora, self._special, self._mask_id = list(corpora), special, mask_id
@@ -139,7 +137,6 @@ class MlmBatches:
             seed=seed,
             balance=balance,
             temperature=temperature,
-            counts=counts,
             sort=sort,
         )
         self.examples_per_epoch = self._draws.per_epoch
@@ -166,7 +163,6 @@ class MlmBatches:
         members = self._draws.members(step)
         texts = [(self._corpora[c], i) for c, i in members]
         ids = [text.ids(i) for text, i in texts]
-        positions = [text.positions(i) for text, i in texts]
         lengths = np.array([len(i) for i in ids], dtype=np.int64)
         corrupted, targets = mask_tokens(
             np.concatenate(ids),
@@ -186,7 +182,6 @@ class MlmBatches:
             segments=np.concatenate([text.segments(i) for text, i in texts]).astype(np.int64),
             labels=targets[hidden],
             example_ids=members[:, 1],
-            positions=None if all(p is None for p in positions) else join_positions(positions, lengths),
         )
         return cut(whole, self._micro_batch)
 
@@ -293,98 +288,3 @@ class TaskBatches:
         """The sequences of a step, each with the part that it is of."""
         members = [(self._parts[c], i) for c, i in self._draws.members(step)]
         return [(part, rows[int(i)]) for (part, rows), i in members]
-
-
-Member = tuple[TokenStore, int]
-
-
-class PairBatches:
-    """A text, its `b` translations, and `b` texts of other classes: one micro-batch (Yu and Joty, EMNLP 2021, Eq. 4).
-
-    In an epoch every text is in the middle once. The weight of its item is `b`, since the equation sums over the
-    translations, that of all others 0: they are company, and have no contrastive loss of their own. Where fewer than
-    `b` texts are of another class, all of these are in.
-
-    Args:
-        originals: labelled source texts.
-        translations: for each language a store of the same texts in the same order, with the same labels.
-        batch_size: sequences of a step, about: as many whole groups as it holds, at least one.
-        epochs: passes over the originals.
-
-    Raises:
-        DataError: there is one class only, so that nothing can be pushed away.
-    """
-
-    def __init__(
-        self,
-        originals: TokenStore,
-        translations: Sequence[TokenStore],
-        *,
-        batch_size: int,
-        epochs: float,
-        seed: int,
-    ) -> None:
-        self._originals, self._translations, self._seed = originals, list(translations), seed
-        self._labels = np.asarray(originals.item_labels)
-        if len(np.unique(self._labels)) < 2:
-            raise DataError("the translated texts are of one class; semantic alignment needs texts of another")
-        self._groups = max(1, batch_size // (2 * len(self._translations) + 1))
-        self._per_epoch = num_batches(len(originals), self._groups)
-        self._total = max(1, round(self._per_epoch * epochs))
-        self._order = (-1, np.zeros(0, dtype=np.int64))
-
-    def __len__(self) -> int:
-        return self._total
-
-    def anchors(self, step: int) -> np.ndarray:
-        """The originals in the middle of a step's micro-batches.
-
-        Raises:
-            IndexError: there is no such step.
-        """
-        if not 0 <= step < self._total:
-            raise IndexError(step)
-        epoch, index = divmod(step, self._per_epoch)
-        kept, order = self._order
-        if epoch != kept:
-            order = rng_for(self._seed, "order", epoch).permutation(len(self._originals))
-            self._order = (epoch, order)
-        return order[index * self._groups : (index + 1) * self._groups]
-
-    def negatives(self, step: int, anchor: int) -> np.ndarray:
-        """Originals of other classes for one in the middle, drawn anew in each epoch."""
-        others = np.flatnonzero(self._labels != self._labels[anchor])
-        rng = rng_for(self._seed, "negatives", step // self._per_epoch, int(anchor))
-        return rng.permutation(others)[: len(self._translations)]
-
-    def names(self, step: int) -> list[str]:
-        """The ids of the examples of a step."""
-        return [store.example_ids[i] for a in self.anchors(step) for store, i in self._members(step, int(a))]
-
-    def sizes(self, step: int) -> list[BatchSize]:
-        """The sizes of a step's batches, without making them."""
-        found = []
-        for anchor in self.anchors(step):
-            lengths = [int(store.lengths[i]) for store, i in self._members(step, int(anchor))]
-            found.append(BatchSize(sum(lengths), len(lengths), len(lengths), max(lengths)))
-        return found
-
-    def __getitem__(self, step: int) -> list[PackedBatch]:
-        return [self._group(self._members(step, int(anchor))) for anchor in self.anchors(step)]
-
-    def _members(self, step: int, anchor: int) -> list[Member]:
-        translated = [(store, anchor) for store in self._translations]
-        others = [(self._originals, int(i)) for i in self.negatives(step, anchor)]
-        return [(self._originals, anchor), *translated, *others]
-
-    def _group(self, members: Sequence[Member]) -> PackedBatch:
-        weights = np.zeros((len(members), 1), dtype=np.float32)
-        weights[0] = len(self._translations)
-        return pack(
-            [store.ids(i) for store, i in members],
-            [store.segments(i) for store, i in members],
-            items=[ItemView(store).positions(i) for store, i in members],
-            labels=[self._labels[[i]] for _, i in members],
-            weights=list(weights),
-            example_ids=[i for _, i in members],
-        )

@@ -7,13 +7,11 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from ... import DataError
 from ...untrusted import listed, quoted
-from .example import Example, Examples
-from .lines import LONGEST_LINE, file_stem, finish, plain_suffix, read_lines
+from .lines import LONGEST_LINE, plain_suffix
 from .problems import Problems, setting
 from .reader import NO_WORDS, PREDICTED, Found, Head, Labelled, Lines, Piece, Reader, Record
 
@@ -295,28 +293,3 @@ def _csv_rows(path: str, lines: Lines, delimiter: str, problems: Problems) -> It
                 return
             continue
         yield start, cells
-
-
-def read_pairs(path: str | Path, *, language: str = "", encoding: str = "utf-8") -> Examples:
-    """The sentence pairs of a file: a sentence, a tab, its translation; without a header.
-
-    Blank lines are skipped; `language` is that of the translations.
-
-    Raises:
-        ConfigError: unknown encoding.
-        DataError: all faults of the file, the first 20 listed by line; or there is no pair.
-    """
-    problems, counts = Problems(), Counter[str]()
-    examples = []
-    for number, line in read_lines(path, encoding, problems):
-        cells = [cell.strip() for cell in line.split("\t")]
-        if not line.strip():
-            counts["blank"] += 1
-        elif len(cells) != 2 or not all(cells):
-            problems.add(
-                f"{path}:{number}", "is not a sentence, a tab and its translation", "correct or remove the line"
-            )
-        else:
-            name = f"{file_stem(path)}:{number}"
-            examples.append(Example(name, language, None, cells[0], cells[1], None, str(path), number))
-    return finish(path, examples, counts, problems)

@@ -25,9 +25,9 @@ def split_off(stores: Mapping[str, TokenStore], count: int) -> tuple[dict[str, C
     for name, store in stores.items():
         size = min(count, len(store) // 2)
         out = np.arange(size) * len(store) // max(size, 1)
-        learned[name] = Corpus([store], np.setdiff1d(np.arange(len(store)), out))
+        learned[name] = Corpus(store, np.setdiff1d(np.arange(len(store)), out))
         if size:
-            held[name] = Corpus([store], out)
+            held[name] = Corpus(store, out)
     return learned, held
 
 

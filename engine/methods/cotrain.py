@@ -38,7 +38,6 @@ from ..stages.kind import StageKind, StageRun, Training, register_kind, register
 from ..stages.models import new_task_model, warn_of_unseen
 from ..storage.run_warning import RunWarning
 from ..training.objectives import cross_entropy
-from .contrastive import contrastive_plan
 
 
 @dataclass(frozen=True)
@@ -144,8 +143,7 @@ class Cotrain(StageKind):
         batches = run.task_batches(parts)
         context.warn(slow_learning_rate(run.stage.training.lr, len(batches)))
         count = len(parts[0].examples)
-        notes = {"uses_parallel_data": _parallel(context, stage), "source_examples": count}
-        notes |= {key: record[key] for key in ("picked", "labels") if record}
+        notes = {"source_examples": count} | {key: record[key] for key in ("picked", "labels") if record}
         line = f"{count} source examples"
         line += f", {record['picked']} picked of {record['candidates']}, {record['labels']} in all" if record else ""
         return Training(model, batches, cross_entropy, notes, lambda trace: line)
@@ -186,12 +184,6 @@ def _model(context: Context, stage: Stage) -> TaskModel:
 def _crossed(stage: Stage) -> bool:
     """Whether a stage learns the picks of the other model."""
     return stage.inputs.get("teacher") != stage.inputs.get("previous")
-
-
-def _parallel(context: Context, stage: Stage) -> bool:
-    """Whether an encoder that saw translations has a part in the result."""
-    reached = stage.options["model"] == "b" or _crossed(stage)
-    return context.config.uses_parallel_data or (context.config.cotrain.second_uses_parallel_data and reached)
 
 
 def _picked_parts(context: Context, stage: Stage, labels: np.ndarray) -> list[Part]:
@@ -296,14 +288,14 @@ def cotrain_plan(config: RunConfig, seed: int, core: tuple[Stage, ...]) -> list[
     """The iterations of every mode.
 
     The first iteration has seen the source alone: it serves all targets, and self-training, where both are asked for.
-    What starts from adapted encoders has the last stage of the adaptation as its base, which fingerprints hold.
+    What starts from adapted encoders has the adapted one as its base, which fingerprints hold.
     """
     table = config.cotrain
     if not table.on:
         return []
     stages, start = list[Stage](), start_inputs(config, seed)
     if table.start == "adapted":
-        start = {"base": contrastive_plan(config, seed)[-1].id}
+        start = {"base": f"seed-{seed}/la"}
     bases = {"a": start, "b": start if table.model is None else {}}
     pairs: list[tuple[str, ...]] = [()] if table.pool == "all" or config.targets_together else config.pairs
     for mode in table.modes:

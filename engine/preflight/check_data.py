@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,9 @@ from ...data.store.seen import text_key, unrepeated
 from ...tasks import per_word
 from ...untrusted import MOST_NAMES, listed, quoted
 from ..pseudolabels.diagnostics import cut_by_length
-from ..reading.read_file import STREAMED, differ_by_case, file_format, label_set, read_file, read_pairs_of, stream_file
+from ..reading.read_file import STREAMED, differ_by_case, file_format, label_set, read_file, stream_file
 from ..recipe.config import RunConfig, reader_of
-from ..recipe.config.files import SCORED, TESTS, DataFile
-from ..stages.datasets import misfits
+from ..recipe.config.files import SCORED, DataFile
 from ..storage.run_warning import RunWarning
 from ..storage.text import some
 
@@ -98,15 +97,12 @@ def read_all(
     """The examples of every file that can be read, and the faults of those that cannot."""
     texts: dict[DataFile, list[Example] | StreamedTexts] = {}
     faults: list[Fault] = []
-    done: dict[tuple[Path, str, str], list[Example] | StreamedTexts | None] = {}
+    done: dict[tuple[Path, bool, str], list[Example] | StreamedTexts | None] = {}
     for file in files:
-        kind = "labelled" if file.labelled else "pairs" if file.role == "pairs" else "unlabelled"
-        key = (file.path, kind, file.language)  # a file of XNLI may hold all languages
+        key = (file.path, file.labelled, file.language)  # a file of XNLI may hold all languages
         if key not in done:
             try:
-                if kind == "pairs":
-                    done[key] = read_pairs_of(config, file.path, file.language)
-                elif file.labelled:
+                if file.labelled:
                     done[key] = read_file(config, file.path, language=file.language)
                 else:
                     done[key] = _unlabelled(config, file)
@@ -168,21 +164,6 @@ def label_faults(config: RunConfig, texts: Texts) -> Iterator[Fault]:
             yield Fault(file, str(list(lines.values())[MOST_NAMES][0]), message)
 
 
-def translated_test_faults(config: RunConfig, texts: Texts) -> Iterator[Fault]:
-    """Translated test files that do not go line by line with the test files that they stand for."""
-    files = {file.key: file for file in texts}
-    for i in range(len(config.targets)):
-        file, other = (files.get(("targets", i, role)) for role in ("translated_test", "test"))
-        if file is None or other is None:
-            continue
-        translated, original = list(texts[file]), list(texts[other])
-        gold = None
-        if config.task == "classification":
-            gold = [e.labels for e in translated], [e.labels for e in original]
-        for number, message in misfits(len(translated), len(original), gold, str(other.path)):
-            yield Fault(file, str(1 if number is None else translated[number].line), message)
-
-
 def label_warnings(config: RunConfig, texts: Texts) -> Iterator[RunWarning]:
     """`unseen-label`: a label of the set without a training example; `contradicting-labels`: one text, two labels;
     `labels-differ-by-case`; `nested-entities`: of two columns of tags the outer one is read."""
@@ -222,17 +203,14 @@ def leak_warnings(texts: Texts) -> Iterator[RunWarning]:
     tests = {
         file: [(example.line, _text(example)) for example in examples]
         for file, examples in texts.items()
-        if file.role in TESTS
+        if file.role == "test"
     }
     tested = {text for lines in tests.values() for _, text in lines}
     first_lines: dict[Path, dict[object, int]] = {}
     roles: dict[Path, str] = {}
     for file, examples in texts.items() if tested else ():
-        if file.role not in TESTS and file.path not in roles:
-            sides: Iterable[Example] = examples
-            if file.role == "pairs":  # fitting reads both sides
-                sides = (replace(e, text=side, pair=None) for e in examples for side in (e.text, e.pair))
-            first_lines[file.path], roles[file.path] = _first_lines(sides, tested), file.role
+        if file.role != "test" and file.path not in roles:
+            first_lines[file.path], roles[file.path] = _first_lines(examples, tested), file.role
     for test, numbered in tests.items():
         for path, role in roles.items():
             index = first_lines[path]

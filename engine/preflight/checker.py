@@ -42,7 +42,6 @@ from .check_data import (
     leak_warnings,
     read_all,
     repeat_warnings,
-    translated_test_faults,
 )
 from .cost import Estimate, estimate_plan
 
@@ -187,7 +186,6 @@ class _Checker:
         self.texts, faults = read_all(self.config, files)
         self._add_faults(faults)
         self._add_faults(label_faults(self.config, self.texts))
-        self._add_faults(translated_test_faults(self.config, self.texts))
         self.report.files += [self._row(file) for file in files]
         for warnings in (
             leak_warnings(self.texts),
@@ -251,9 +249,6 @@ class _Checker:
         silent = [t.language for t in config.targets if t.test is None]
         if silent:
             notes.append(f"no test file for {', '.join(silent)}: the run gives a model, but no score there")
-        zero_shot = config.arms.baseline or not config.btf.on
-        if not zero_shot and any(t.translated_test is not None for t in config.targets):
-            notes.append("no translate-test: it is a score of the baseline, and arms.baseline = false")
         if has_spans(config.task) and config.labels and OUTSIDE not in config.labels:
             self._add_key("labels", "has no O, the tag of words outside entities; add it")
         if config.pretrains:

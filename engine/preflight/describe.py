@@ -20,7 +20,7 @@ from ..storage.files import sha256_file
 from ..storage.run_folder import environment
 from ..summary.answer import refuse_run
 
-MARKS = {"T": "target_labels", "P": "parallel_data", "D": "dictionary", "O": "outside_labels"}
+MARKS = {"T": "target_labels", "D": "dictionary", "O": "outside_labels"}
 _RECORDED = ("arm", "pair", "seed", "inputs", "accepted", "removed", "steps", "tokens", "seconds", "cpu_seconds")
 _READ = ("config.json", "xlt.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _T = TypeVar("_T")
@@ -31,8 +31,8 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
 
     Layout, sizes, parameters, heads, voters, labels, tokenizer, files with their hashes, what the engine can do with it
     and the problems it has (docs/encoders.md); for a stage of a run also its provenance: language pair, seed, alpha,
-    inputs, and `marks`: "T" where target labels were used, "P" where parallel data was, "D" where a dictionary was,
-    "O" where outside labels were, "" where none of them, null where nothing says so.
+    inputs, and `marks`: "T" where target labels were used, "D" where a dictionary was, "O" where outside labels were,
+    "" where none of them, null where nothing says so.
 
     Raises:
         ConfigError: the folder is that of a run.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data import OUTSIDE, Example, ReaderOptions, guess_format, read_examples, read_pairs, reader_options
+from ...data import OUTSIDE, Example, ReaderOptions, guess_format, read_examples, reader_options
 from ...data.readers.formats import MULTILINGUAL, open_reader
 from ...data.readers.plain import word_pattern
 from ...data.readers.problems import naming
@@ -88,13 +88,6 @@ def file_format(config: RunConfig, path: Path, reader: FileReader) -> str:
     if reader.format != "auto":
         return reader.format
     return guess_format(path, task=config.task, encoding=reader.encoding)
-
-
-def read_pairs_of(config: RunConfig, path: Path, language: str) -> list[Example]:
-    """The sentence pairs of a file of `targets.N.pairs`."""
-    reader = reader_of(config, path, language, unlabelled=True)
-    with naming(reader.setting):
-        return read_pairs(path, encoding=reader.encoding)
 
 
 def _unlabelled(example: Example, task: str, split: str) -> Example:

@@ -69,11 +69,6 @@ def _mix_problems(config: RunConfig) -> Problems:
 
 
 def _target_problems(config: RunConfig) -> Problems:
-    for name in ("translated", "translated_all"):
-        asked = getattr(config.finetune, name)
-        if asked in ("only", True) and not any(target.translated_train for target in config.targets):
-            problem = "is only" if asked == "only" else "is on"
-            yield f"finetune.{name}", f"{problem}, but there are no translations; give targets.N.translated_train"
     if config.world is None and not config.targets:
         yield "targets", "is missing: add a [[targets]] table with language and unlabelled"
     if config.targets_together and config.augment.code_switch.induce:
@@ -81,9 +76,6 @@ def _target_problems(config: RunConfig) -> Problems:
     for i, target in enumerate(config.targets):
         if target.per_class and target.labelled is None:
             yield f"targets.{i}.per_class", f"is given, but targets.{i}.labelled is missing"
-        for name in ("translated_train", "translated_test", "pairs"):
-            if config.world is not None and getattr(target, name):
-                yield f"targets.{i}.{name}", "is given, but a made world has no translations; leave it out"
         if config.world is None and not target.unlabelled and (config.selftrain.on or config.cotrain.on):
             method = "self-training" if config.selftrain.on else "co-training"
             yield f"targets.{i}.unlabelled", f"is missing: {method} needs unlabelled text"
@@ -131,11 +123,6 @@ def _transfer_problems(config: RunConfig) -> Problems:
             yield f"{name}.on", f"{method} is for classification; set {name}.on = false"
     if config.cotrain.on and config.cotrain.start == "adapted" and not config.contrastive.on:
         yield "cotrain.start", "is adapted, but contrastive.on is false: set it to true, or leave start out"
-    if config.contrastive.on and config.world is None:
-        languages = sorted(target.language for target in config.targets)
-        for language in config.contrastive.translations:
-            if language not in languages:
-                yield f"contrastive.translations.{language}", f"is no target; the targets are {', '.join(languages)}"
 
 
 def _cloze_problems(config: RunConfig) -> Problems:

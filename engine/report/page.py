@@ -102,17 +102,16 @@ def score_tables(run: Run) -> str:
     caption = table_caption(result)
     text = f"{caption[:1].upper()}{caption[1:]}. " + (
         "Step: paired difference to the stage before, over all targets and seeds; up: how many of those pairs rose. "
-        "Gap: source minus target of the same model, mean over targets. Parallel: translations or parallel text used. "
-        "Labels: target labels used for anything but scoring. Seconds: on the wall, and of the processor, of the stage "
-        "and what it needs that is not scored, one seed, all targets."
+        "Gap: source minus target of the same model, mean over targets. Labels: target labels used for anything but "
+        "scoring. Seconds: on the wall, and of the processor, of the stage and what it needs that is not scored, one "
+        "seed, all targets."
     )
     beside = {s.arm for s in result.stages} & set(SIDE_ARMS)
     if "control" in beside:
         text += " Control: BTF on general text instead of task text, compared with zero-shot."
     if beside - {"control"}:
         text += (
-            " Arms beside the trail (co-training, alignment, translations): the first step is from zero-shot, later "
-            "ones within it."
+            " Arms beside the trail (co-training, alignment): the first step is from zero-shot, later ones within it."
         )
     parts = [note(text), table(*table_cells(result), css=css)]
     if len(result.targets) > 1:

@@ -29,9 +29,8 @@ def reading(run: Run) -> list[str]:
         out += _read_whole(run, steps)
         out += _read_steps(run, steps)
     if stages := run.result.stages:
-        parallel = "Parallel data" if any("uses_parallel_data" in s.marks for s in stages) else "No parallel data"
         labels = "more than scoring" if any("uses_target_labels" in s.marks for s in stages) else "scoring only"
-        out.append(f"{parallel} was used; target labels were used for {labels}.")
+        out.append(f"Target labels were used for {labels}.")
     if 0 < len(run.result.seeds) < 3 and steps:
         few = "One seed shows" if len(run.result.seeds) == 1 else "Two seeds show"
         out.append(f"{few} what happened here, not what others would give.")

@@ -42,7 +42,6 @@ _MACHINE = ("git", "command", "platform", "machine", "cpu", "cpu_capability", "d
 """Keys of `run.json` that the page shows."""
 FILL_IN = "FILL-IN"
 _USED = {
-    "uses_parallel_data": "parallel text or translations",
     "uses_target_labels": "labels of the target language",
     "uses_dictionary": "a dictionary",
     "uses_outside_labels": "labels that another model gave target texts",

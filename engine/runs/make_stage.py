@@ -177,11 +177,9 @@ def _scores(context: Context, stage: Stage, model: TaskModel) -> _Scores:
 
 def _marks(run: StageRun, notes: dict[str, Any]) -> dict[str, bool]:
     """The marks of a stage: its own, and those of every stage or folder that it learns from or starts from."""
-    config = run.context.config
     folders = [run.context.folder(other) for other in run.stage.inputs.values()]
-    folders += config.selftrain.soft.teacher_folders if run.stage.kind == "soft" else ()
+    folders += run.context.config.selftrain.soft.teacher_folders if run.stage.kind == "soft" else ()
     records = [notes, *(read_json(folder / FINISHED, None) for folder in folders)]
-    records.append({"uses_parallel_data": config.uses_parallel_data})
     return {mark: any(record.get(mark, False) for record in records) for mark in MARKS}
 
 

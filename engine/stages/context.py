@@ -22,12 +22,11 @@ from ..storage.names import FINISHED, serves
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, refuse_changed
-from ..summary.summary import TRANSLATE_TEST, TRANSLATED
 from ..training.distributed import ProcessGroup
 from ..training.loop import Trace
 from ..training.out_of_memory import PassRetry
 from ..training.progress import Progress
-from .datasets import Datasets, translated_test
+from .datasets import Datasets
 
 AGAIN = "the same command again makes it anew"
 
@@ -162,10 +161,7 @@ class Context:
         return score(model, store, prediction=self.config.prediction, **self.passes)
 
     def test_stores(self, stage: Stage) -> dict[str, tuple[str, TokenStore]]:
-        """What a stage is scored on: language -> role ("source" or "target") and store.
-
-        The zero-shot model also has "<language> (translated)" -> role "translate-test", for targets that have one.
-        """
+        """What a stage is scored on: language -> role ("source" or "target") and store."""
         if stage.arm is None:
             return {}
         stores: dict[str, tuple[str, TokenStore]] = {}
@@ -175,8 +171,6 @@ class Context:
         for target in self.config.targets:
             if target.test is not None and serves(stage.pair, target.language):
                 stores[target.language] = "target", self.data.scored(target.test, target.language)
-            if target.translated_test is not None and stage.arm == "baseline":
-                stores[f"{target.language}{TRANSLATED}"] = TRANSLATE_TEST, translated_test(self.data, target)
         return stores
 
 

@@ -23,12 +23,9 @@ from ...data import (
 )
 from ...data.store.seen import Tally, unrepeated
 from ...data.store.store import MANIFEST
-from ..reading.read_file import label_set, read_file, read_pairs_of, stream_file
+from ..reading.read_file import label_set, read_file, stream_file
 from ..recipe.config import RunConfig, SourceConfig, TargetConfig, reader_of
 from ..storage.files import take_over
-
-LISTED = 20
-"""Texts of a translated test file that do not fit which a message names."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +78,16 @@ class Datasets:
             self._labels = label_set(list(examples), self.config.task)
         return self._labels
 
-    def labelled(self, path: Path, language: str) -> TokenStore:
-        """The store of a labelled file; a label outside the label set is a DataError."""
-        return self._store([(path, language)], self.config.task, labelled=True)
-
     def scored(self, path: Path, language: str) -> TokenStore:
-        """The store of a labelled file that models are scored on: sentences of any length, to be read in windows."""
+        """The store of a labelled file that models are scored on: sentences of any length, to be read in windows.
+
+        A label outside the label set is a DataError.
+        """
         return self._store([(path, language)], self.config.task, labelled=True, whole=True)
 
-    def text(self, paths: Sequence[Path], language: str, max_length: int) -> TokenStore:
+    def text(self, paths: Sequence[Path], language: str) -> TokenStore:
         """The store of plain text for masked language modelling."""
-        return self._store([(path, language) for path in paths], "text", max_length=max_length)
+        return self._store([(path, language) for path in paths], "text")
 
     @property
     def source_train(self) -> TokenStore:
@@ -134,19 +130,10 @@ class Datasets:
 
     def task_text(self, *targets: TargetConfig) -> list[TokenStore]:
         """What BTF reads, by language: each source's training text without its labels and more text; target text."""
-        length = self.config.max_length
         return [
-            *(
-                self.text([_need(s.train, "source.train"), *s.unlabelled], s.language, length)
-                for s in self.config.sources
-            ),
-            *(self.text(target.unlabelled, target.language, length) for target in targets),
+            *(self.text([_need(s.train, "source.train"), *s.unlabelled], s.language) for s in self.config.sources),
+            *(self.text(target.unlabelled, target.language) for target in targets),
         ]
-
-    def pairs(self, *targets: TargetConfig) -> TokenStore:
-        """The sentence pairs of targets, for translation language modelling in BTF."""
-        files = [(path, target.language) for target in targets for path in target.pairs]
-        return self._store(files, "text", max_length=self.config.max_length, pairs=True)
 
     def general_text(self) -> list[TokenStore]:
         """General text of all languages, for pre-training."""
@@ -154,7 +141,7 @@ class Datasets:
         missing = [t.language for t in tables if not t.general]
         if missing:
             raise ConfigError(f"no general text for {', '.join(missing)}; give source.general and targets.N.general")
-        return [self.text(t.general, t.language, self.config.max_length) for t in tables]
+        return [self.text(t.general, t.language) for t in tables]
 
     def control_text(self, *targets: TargetConfig) -> list[TokenStore]:
         """General text of the sources and of targets, for the control arm."""
@@ -164,7 +151,7 @@ class Datasets:
             raise ConfigError(
                 f"no general text for {', '.join(missing)}; give control or general, or set arms.control = false"
             )
-        return [self.text(t.control or t.general, t.language, self.config.max_length) for t in tables]
+        return [self.text(t.control or t.general, t.language) for t in tables]
 
     def _read(
         self, path: Path, language: str, *, unlabelled: bool = False, task: str | None = None
@@ -201,27 +188,24 @@ class Datasets:
         task: str,
         *,
         labelled: bool = False,
-        max_length: int = 0,
         few: _Few | None = None,
         switch: tuple[Path, ...] = (),
-        pairs: bool = False,
         whole: bool = False,
     ) -> TokenStore:
         paths, languages = [path for path, _ in files], [language for _, language in files]
-        length = max_length or self.config.max_length
         labels = () if task == "text" else self.labels
         settings = {
             "task": task,
             "labels": list(labels),
             "labelled": labelled,
             "repeats": labelled,
-            "max_length": length,
+            "max_length": self.config.max_length,
             "reader": self._readers(files, labelled),
             "language": languages if len(set(languages)) > 1 else "".join(languages[:1]),
             "cap": self.config.source.cap if self.config.source.train in paths else 0,
         }
-        settings |= self._few_settings(files, few) | ({"pairs": True} if pairs else {})
-        whole = task != "classification" and (whole or (self.config.long_texts == "windows" and not pairs))
+        settings |= self._few_settings(files, few)
+        whole = task != "classification" and (whole or self.config.long_texts == "windows")
         settings |= {"whole": True} if whole else {}
         table = self.config.augment.code_switch
         settings |= {"code_switch": table.rate} if switch else {}
@@ -238,11 +222,7 @@ class Datasets:
                 examples: Iterable[Example] = (
                     replace(e, language=language)
                     for p, language in files
-                    for e in (
-                        read_pairs_of(self.config, p, language)
-                        if pairs
-                        else self._read(p, language, unlabelled=not labelled, task=task)
-                    )
+                    for e in self._read(p, language, unlabelled=not labelled, task=task)
                 )
                 if few is not None:
                     chosen = list(examples)
@@ -257,7 +237,7 @@ class Datasets:
                     folder=folder,
                     task=task,
                     labels=labels,
-                    max_length=length,
+                    max_length=self.config.max_length,
                     prompt=prompt,
                     whole=whole,
                 )
@@ -304,45 +284,3 @@ def _need(path: Path | None, key: str) -> Path:
     if path is None:
         raise ConfigError(f"{key} is missing in the recipe; give a labelled file")
     return path
-
-
-def translated_test(data: Datasets, target: TargetConfig) -> TokenStore:
-    """The translated test file of a target, in the language of [source].
-
-    Raises:
-        DataError: it has not one text for each of `targets.N.test`, or (classification) not its label; all of them.
-    """
-    assert target.translated_test is not None
-    store = data.scored(target.translated_test, data.config.source.language)
-    if target.test is None:
-        return store
-    original = data.scored(target.test, target.language)
-    gold = None
-    if data.config.task == "classification":
-        gold = np.asarray(store.item_labels).tolist(), np.asarray(original.item_labels).tolist()
-    faults = misfits(len(store), len(original), gold, str(target.test))
-    if faults:
-        raise DataError("\n".join(f"{target.translated_test}:1: {fault}" for _, fault in faults))
-    return store
-
-
-def misfits(
-    count: int, expected: int, gold: tuple[Sequence[object], Sequence[object]] | None, other: str
-) -> list[tuple[int | None, str]]:
-    """What keeps a translated test file from standing for the original: text number, from 0, and message.
-
-    Args:
-        count, expected: texts in the translation and in the original.
-        gold: labels of both, where each text has one. Tags of words cannot be compared.
-        other: name of the original file.
-    """
-    if count != expected:
-        return [(None, f"has {count} texts, {other} has {expected}; translate the test file line by line")]
-    differing = [] if gold is None else [i for i, (a, b) in enumerate(zip(*gold, strict=True)) if a != b]
-    faults: list[tuple[int | None, str]] = [
-        (i, f"text number {i + 1} has another label than in {other}; keep the order and the labels of the test file")
-        for i in differing[:LISTED]
-    ]
-    if len(differing) > LISTED:
-        faults.append((None, f"{len(differing)} labels differ in all, the first {LISTED} listed"))
-    return faults

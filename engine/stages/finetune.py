@@ -1,4 +1,4 @@
-"""Fine-tuning: cross entropy on labelled examples of the sources, of a target, translated ones; in which numbers."""
+"""Fine-tuning: cross entropy on labelled examples of the sources and of a target; in which numbers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ from .kind import VOTERS, StageKind, StageRun, Training, additions_to, register_
 from .masked_lm import ends
 from .models import new_task_model, warn_of_unseen
 
-MARK_OF_ROLE = {
-    "switched": "uses_dictionary",
-    "few_shot": "uses_target_labels",
-    "translated": "uses_parallel_data",
-}
-"""Role of a store -> the mark of a stage that learns from it; "translated" stands for those of all languages."""
+MARK_OF_ROLE = {"switched": "uses_dictionary", "few_shot": "uses_target_labels"}
+"""Role of a store -> the mark of a stage that learns from it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Portion:
     """Labelled examples of one store.
 
     Attributes:
-        role: "source", "switched", "few_shot" (of several targets "few_shot.<language>"), or "translated.<language>".
+        role: "source", "switched", or "few_shot" (of several targets "few_shot.<language>").
         language: of the source whose examples these are, where the sources are drawn one by one; else empty.
         examples: int64 [n].
     """
@@ -66,27 +62,15 @@ class Mixture:
 
 def learned_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     """The stores that a stage of fine-tuning learns, by role."""
-    data, config, alone = context.data, context.config, _translations_alone(context, stage)
-    stores: dict[str, TokenStore] = {}
-    targets = config.targets_of(stage.targets)
-    if not alone:
-        stores["source"] = data.source_train
-        if config.augment.code_switch.on:
-            stores["switched"] = data.source_mixed(config.augment.code_switch.dictionaries)
+    data, config = context.data, context.config
+    stores, targets = {"source": data.source_train}, config.targets_of(stage.targets)
+    if config.augment.code_switch.on:
+        stores["switched"] = data.source_mixed(config.augment.code_switch.dictionaries)
     if "few_shot" in stage.options:
         for target in (t for t in targets if t.labelled is not None):
             role = "few_shot" if len(targets) == 1 else f"few_shot.{target.language}"
             stores[role] = data.target_labelled(target)
-    if "translated" in stage.options:
-        for target in targets or config.targets:
-            if target.translated_train is not None:
-                store = data.labelled(target.translated_train, target.language)
-                stores[f"translated.{target.language}"] = store
     return stores
-
-
-def _translations_alone(context: Context, stage: Stage) -> bool:
-    return "translated" in stage.options and context.config.finetune.translated == "only"
 
 
 def source_mix(config: RunConfig) -> dict[str, Any]:
@@ -99,17 +83,16 @@ def source_mix(config: RunConfig) -> dict[str, Any]:
     return {}
 
 
-def mixture(context: Context, stage: Stage, stores: Mapping[str, TokenStore]) -> Mixture:
+def mixture(context: Context, stores: Mapping[str, TokenStore]) -> Mixture:
     """How the stores of `learned_stores` make up an epoch of fine-tuning."""
-    mix = {} if _translations_alone(context, stage) else source_mix(context.config)
+    mix = source_mix(context.config)
     portions: list[Portion] = []
     for role, store in stores.items():
         portions += by_language(store) if mix and role == "source" else [Portion(role, store, labelled_examples(store))]
     if not mix:
         # Only few-shot has another way of mixing, which is a setting of all stages.
         return Mixture(portions, None, "up" if context.config.finetune.target_mix == "balanced" else "none")
-    source = [len(p.rows) for p in portions if p.role == "source"]
-    counts = epoch_counts(source, **mix) if source else []
+    counts = epoch_counts([len(p.rows) for p in portions if p.role == "source"], **mix)
     return Mixture(portions, [*counts, *(len(p.rows) for p in portions if p.role != "source")], "none")
 
 
@@ -140,10 +123,6 @@ class Finetune(StageKind):
         keys = list(VOTERS) if config.finetune.head == "voters" else []
         if "few_shot" in stage.options:
             keys += ["targets.per_class", "targets.draw"]
-        if "translated" in stage.options:
-            keys.append("finetune.translated")
-            if config.finetune.translated == "only":
-                return keys
         keys += ["augment.code_switch.rate"] if config.augment.code_switch.on else []
         weighted = {"natural": [], "weights": ["source.weight"], "temperature": ["finetune.source_temperature"]}
         return [*keys, "finetune.source_mix", *weighted[config.finetune.source_mix]]
@@ -164,7 +143,7 @@ class Finetune(StageKind):
             warn_of_unseen(context, store, name, _language_of(context, stage, name))
         for language, (_, test) in context.test_stores(stage).items():
             warn_of_unseen(context, test, "test", language)
-        mixed = mixture(context, stage, stores)
+        mixed = mixture(context, stores)
         batches = _batches(run, mixed)
         context.warn(slow_learning_rate(stage.training.head_lr or stage.training.lr, len(batches)))
         notes: dict[str, Any] = {"examples": mixed.count("source")}
@@ -181,7 +160,7 @@ class Finetune(StageKind):
         )
 
     def batches(self, run: StageRun) -> TaskBatches:
-        return _batches(run, mixture(run.context, run.stage, learned_stores(run.context, run.stage)))
+        return _batches(run, mixture(run.context, learned_stores(run.context, run.stage)))
 
 
 def _batches(run: StageRun, mixed: Mixture) -> TaskBatches:

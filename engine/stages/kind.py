@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ... import ConfigError
-from ...data import BatchSize, MlmBatches, PairBatches, Part, TaskBatches, TokenStore, derive_seed
+from ...data import BatchSize, MlmBatches, Part, TaskBatches, TokenStore, derive_seed
 from ...model import Encoder, Head, MaskedLM, TaskModel
 from ..evaluation.held_out import HeldOut
 from ..plan import Stage
@@ -24,7 +24,7 @@ from ..training.loop import Trace
 from ..training.objectives import BatchSource, Objective
 from .context import Context
 
-Batches = MlmBatches | TaskBatches | PairBatches
+Batches = MlmBatches | TaskBatches
 SURVEYED = 2000
 """Steps of the first epoch whose batches are looked at for the largest one."""
 

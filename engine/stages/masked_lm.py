@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...data import Corpus, MlmBatches, TokenStore, epoch_counts, unigram_entropy
+from ...data import Corpus, MlmBatches, TokenStore, unigram_entropy
 from ...model import Encoder, MaskedLM, load_masked_lm
 from ..evaluation.held_out import HeldOut, split_off
 from ..plan import Stage
 from ..pseudolabels.diagnostics import low_loss_drop, only_frequencies
-from ..recipe.config import BtfConfig, MaskedLmConfig, RunConfig
+from ..recipe.config import MaskedLmConfig
 from ..training.loop import Trace
 from ..training.objectives import masked_lm
 from .context import Context
@@ -22,45 +21,14 @@ from .kind import StageKind, StageRun, Training, register_kind
 from .models import encoder_config, new_encoder_config, warn_of_unseen
 
 
-@dataclass(frozen=True)
-class BtfText:
-    """What fitting reads.
-
-    Attributes:
-        corpora: one for each language; last, where there are any, the sentence pairs.
-        counts: of each in an epoch; None where `btf.balance` says it.
-    """
-
-    corpora: list[Corpus]
-    counts: list[int] | None
-
-
-def btf_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
-    """The stores that decide the result of a stage of this kind, by role."""
-    targets = context.config.targets_of(stage.targets)
-    stores = text_by_language(context, stage)
-    count = len(stores)
-    if stage.options["text"] == "general":
-        stores = [*stores, *context.data.task_text(*targets)]
-    if context.config.btf.sides == "target":
-        stores = [store for i, store in enumerate(stores) if i % count >= count - len(targets)]
-    roles = {f"text.{i}": store for i, store in enumerate(stores)}
-    return roles | ({"pairs": context.data.pairs(*targets)} if _has_pairs(context.config, stage) else {})
-
-
-def _has_pairs(config: RunConfig, stage: Stage) -> bool:
-    """Whether the stage reads sentence pairs; the control reads none."""
-    return stage.options["text"] == "task" and any(table.pairs for table in config.targets_of(stage.targets))
-
-
 def text_by_language(context: Context, stage: Stage) -> list[TokenStore]:
     """Text of each source language, then of each target."""
     data, targets = context.data, context.config.targets_of(stage.targets)
     return data.task_text(*targets) if stage.options["text"] == "task" else data.control_text(*targets)
 
 
-def btf_text(context: Context, stage: Stage) -> BtfText:
-    """The examples that fitting reads. The control sees as much text as BTF does: only the kind of text differs."""
+def btf_text(context: Context, stage: Stage) -> list[Corpus]:
+    """What fitting reads, by language. The control sees as much text as BTF does: only the kind of text differs."""
     config, table = context.config, context.config.btf
     targets, first = config.targets_of(stage.targets), len(config.sources)
     stores = text_by_language(context, stage)
@@ -71,26 +39,10 @@ def btf_text(context: Context, stage: Stage) -> BtfText:
     sizes[first:] = [min(size, table.cap or size) for size in sizes[first:]]
     keys = ["source", *(source.language for source in config.sources[1:]), *stage.targets]
     corpora = [
-        Corpus([store], capped(len(store), size, stage.seed, key))
+        Corpus(store, capped(len(store), size, stage.seed, key))
         for store, size, key in zip(stores, sizes, keys, strict=True)
     ]
-    if table.sides == "target":
-        corpora = corpora[first:]
-    if not _has_pairs(config, stage):
-        return BtfText(corpora, None)
-    counts = pair_counts([len(corpus) for corpus in corpora], table)
-    separator = context.tokenizer.sep_id if table.pair_positions == "reset" else None
-    return BtfText([*corpora, Corpus([context.data.pairs(*targets)], separator=separator)], counts)
-
-
-def pair_counts(sizes: Sequence[int], table: BtfConfig) -> list[int]:
-    """Examples of each language in an epoch, as without pairs, then the pairs: `pairs_share` of all of them.
-
-    Args:
-        sizes: examples of each language.
-    """
-    counts = epoch_counts(sizes, mode=table.balance, temperature=table.temperature)
-    return [*counts, max(1, round(sum(counts) * table.pairs_share / (1 - table.pairs_share)))]
+    return corpora[first:] if table.sides == "target" else corpora
 
 
 class Pretrain(StageKind):
@@ -128,12 +80,12 @@ class Pretrain(StageKind):
             training.held_out = HeldOut(held, total=len(batches), **masking)
         return training
 
-    def _texts(self, context: Context, stage: Stage) -> tuple[BtfText, dict[str, Corpus]]:
+    def _texts(self, context: Context, stage: Stage) -> tuple[list[Corpus], dict[str, Corpus]]:
         """What is learned, and by language what is held out."""
         languages = [entry.language for entry in context.config.tables]
         stores = dict(zip(languages, self.inputs(context, stage).values(), strict=True))
         learned, held = split_off(stores, context.config.pretrain.held_out)
-        return BtfText(list(learned.values()), None), held
+        return list(learned.values()), held
 
     def _model(self, run: StageRun) -> MaskedLM:
         context = run.context
@@ -154,11 +106,15 @@ class Btf(StageKind):
     chosen_by = ("btf",)
     masked = True
 
-    def also(self, config: RunConfig, stage: Stage) -> list[str]:
-        return ["btf.pairs_share", "btf.pair_positions"] if _has_pairs(config, stage) else []
-
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
-        return btf_stores(context, stage)
+        targets = context.config.targets_of(stage.targets)
+        stores = text_by_language(context, stage)
+        count = len(stores)
+        if stage.options["text"] == "general":
+            stores = [*stores, *context.data.task_text(*targets)]
+        if context.config.btf.sides == "target":
+            stores = [store for i, store in enumerate(stores) if i % count >= count - len(targets)]
+        return {f"text.{i}": store for i, store in enumerate(stores)}
 
     def build(self, run: StageRun) -> Training:
         context, stage = run.context, run.stage
@@ -166,15 +122,10 @@ class Btf(StageKind):
         languages = [*(source.language for source in context.config.sources), *stage.targets]
         for language, store in zip(languages, text_by_language(context, stage), strict=True):
             warn_of_unseen(context, store, "text", language)
-        pairs: dict[str, Any] = {}
-        if _has_pairs(context.config, stage):
-            store = btf_stores(context, stage)["pairs"]
-            warn_of_unseen(context, store, "pairs", str(stage.pair))
-            pairs = {"pairs": len(store), "uses_parallel_data": True}
 
         def after(trace: Trace) -> dict[str, Any]:
             context.warn(low_loss_drop(trace.loss))
-            return _loss_ends(trace) | pairs
+            return _loss_ends(trace)
 
         return _training(model, self.batches(run), after)
 
@@ -187,16 +138,15 @@ def _training(model: MaskedLM, batches: MlmBatches, after: Callable[[Trace], dic
     return Training(model, batches, masked_lm, notes, lambda trace: "loss {:.2f} -> {:.2f}".format(*ends(trace)), after)
 
 
-def masked_batches(run: StageRun, text: BtfText, table: MaskedLmConfig) -> MlmBatches:
+def masked_batches(run: StageRun, corpora: Sequence[Corpus], table: MaskedLmConfig) -> MlmBatches:
     """Masked batches of a text as the stage's table says."""
     return MlmBatches(
-        text.corpora,
+        corpora,
         batch_size=run.stage.training.batch_size,
         epochs=run.stage.training.epochs,
         rate=table.mask_rate,
         balance=table.balance,
         temperature=table.temperature,
-        counts=text.counts,
         sort=run.stage.training.order == "sorted",
         seed=run.seed("batches"),
         special=run.context.special_tokens(encoder_config(run.context).vocab_size),

@@ -24,12 +24,13 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
 }
-TRANSLATE_ARMS = ("translate-test", "translate-train", "translate-train-all")
-SIDE_ARMS = ("cloze", "control", "contrastive", "outside-labels", *TRANSLATE_ARMS, "co-a", "co-b", "self-a", "self-b")
+SIDE_ARMS = (
+    *("cloze", "control", "contrastive", "outside-labels", "co-a", "co-b", "self-a", "self-b"),
+    *("translate-train", "translate-train-all"),  # of runs by versions up to 0.2.0
+)
 """Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
 
 MARKS = {
-    "uses_parallel_data": "parallel",
     "uses_target_labels": "labels",
     "uses_dictionary": "dictionary",
     "uses_outside_labels": "outside labels",
@@ -232,7 +233,7 @@ def table_cells(result: Aggregate) -> tuple[list[str], list[list[str]]]:
     """Header and lines of the stage table, as text."""
     many = len(result.targets) > 1 and any(s.average for s in result.stages)
     used = frozenset[str]().union(*(s.marks for s in result.stages))
-    marks = {mark: name for mark, name in MARKS.items() if mark in used or name in ("parallel", "labels")}
+    marks = {mark: name for mark, name in MARKS.items() if mark in used or name == "labels"}
     source = [result.source] if result.source and any(s.source for s in result.stages) else []
     header = ["stage", *result.targets, *(["average"] if many else []), "step", "up"]
     header += [*(f"{s} (source)" for s in (*source, *result.more_sources)), *(["gap"] if source else [])]
@@ -274,7 +275,7 @@ def stage_table(summary: Json) -> str:
     notes = [
         "step: paired difference of each target and seed to its own stage before; up: pairs that rose"
         + "; gap: source - target" * ("gap" in header),
-        "parallel: translations or parallel text used; labels: target labels used for anything but scoring",
+        "labels: target labels used for anything but scoring",
         "seconds: on the wall; CPU s: of the processor; both of the stage and what it needs that is not scored",
     ]
     title = f"{summary.get('name')}: {table_caption(result)}"

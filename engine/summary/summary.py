@@ -18,17 +18,10 @@ from .answer import choose_models
 from .stage_folders import failures, read_decision, run_stages
 from .stage_table import MARKS, METRIC_NAMES, Json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _OF_DECISION = ("alpha", "accepted", "accepted_entities", "removed")
-TRANSLATE_TEST, TRANSLATED = "translate-test", " (translated)"
-"""Role and suffix of a language, where the zero-shot model is scored on its test texts in the source language."""
 OUTSIDE_LABELS, FROM_OUTSIDE = "outside-labels", " (outside labels)"
-"""The same of labels from outside, where they are there for all test texts."""
-_STAGELESS = {
-    TRANSLATE_TEST: (TRANSLATED, {"uses_parallel_data": True}, 1),
-    OUTSIDE_LABELS: (FROM_OUTSIDE, {"uses_outside_labels": True}, -1),
-}
-"""Role -> suffix of the language, marks, and place beside the stage that has the scores."""
+"""Role and suffix of a language, where labels from outside are there for all test texts."""
 
 
 def build_summary(folder: str | Path) -> Json:
@@ -54,8 +47,8 @@ def build_summary(folder: str | Path) -> Json:
         extra = _decision_fields(folder, stage, stages)
         for score in read_json(place / SCORES, remedy=remedy).get("scores") or ():
             parts: tuple[Json, Json, Json] = stage, record, score
-            stageless = score.get("role") in _STAGELESS
-            rows.append(_row(*(_stageless(*parts) if stageless else parts), of_target(extra, score["language"])))
+            outside = score.get("role") == OUTSIDE_LABELS
+            rows.append(_row(*(_from_outside(*parts) if outside else parts), of_target(extra, score["language"])))
     metrics = {r["metric"] for r in rows}
     targets = info.get("targets") or sorted({r["language"] for r in rows if r["role"] == "target"})
     return {
@@ -99,12 +92,11 @@ def _row(stage: Json, record: Json, score: Json, extra: Json) -> Json:
     }
 
 
-def _stageless(stage: Json, record: Json, score: Json) -> tuple[Json, Json, Json]:
-    """The score of a translate-test, or of outside labels, as one of an arm of its own, which no stage trained for."""
-    suffix, marks, beside = _STAGELESS[score["role"]]
-    names = dict.fromkeys(("arm", "stage", "label"), score["role"])
-    target = {"language": str(score["language"]).removesuffix(suffix), "role": "target"}
-    return stage | names | {"order": stage["order"] + beside}, record | marks, score | target
+def _from_outside(stage: Json, record: Json, score: Json) -> tuple[Json, Json, Json]:
+    """The score of labels from outside as one of an arm of its own, before the stage that learns from them."""
+    names = dict.fromkeys(("arm", "stage", "label"), OUTSIDE_LABELS)
+    target = {"language": str(score["language"]).removesuffix(FROM_OUTSIDE), "role": "target"}
+    return stage | names | {"order": stage["order"] - 1}, record | {"uses_outside_labels": True}, score | target
 
 
 def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:

@@ -51,12 +51,11 @@ def test_a_batch_worked_by_hand() -> None:
 def test_value_and_gradient_equal_the_definition_in_fp64(generator: Generator, relative_error: Error) -> None:
     features = torch.randn(9, 5, generator=generator, dtype=torch.float64).requires_grad_()
     labels = [0, 1, 0, 2, -100, 1, 0, 3, -100]
-    weights = torch.rand(9, generator=generator, dtype=torch.float64)
     counted = torch.tensor([1, 1, 1, 0, 0, 1, 1, 0, 0], dtype=torch.bool)
     losses, given = by_definition(features, labels, 0.3), torch.tensor(labels)
     for reduction in ("none", "sum", "mean"):
-        truth = reduced(losses, weights, counted, reduction)
-        value = supervised_contrastive(features, given, temperature=0.3, weights=weights, reduction=reduction)
+        truth = reduced(losses, None, counted, reduction)
+        value = supervised_contrastive(features, given, temperature=0.3, reduction=reduction)
         assert relative_error(value, truth) < 1e-12
         upstream = torch.rand(truth.shape, generator=generator, dtype=torch.float64)
         found, wanted = (torch.autograd.grad(v, features, upstream, retain_graph=True) for v in (value, truth))
@@ -110,7 +109,6 @@ def test_lengths_and_order_change_nothing(generator: Generator, relative_error: 
         ({"temperature": math.nan}, "temperature must be positive"),
         ({"reduction": "max"}, "reduction must be one of"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, r"must be \[N, H\] and \[N\]"),
-        ({"weights": torch.ones(3)}, r"weights must be \[2\]"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:

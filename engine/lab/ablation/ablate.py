@@ -15,7 +15,6 @@ from ....tasks import task_of
 from ...recipe.load import load_recipe
 from ...report.tracking.compare import (
     AVERAGE,
-    MARKS,
     Scored,
     Table,
     compare,
@@ -38,7 +37,7 @@ from ..paper.printed import domain_of, notes, printed
 from ..studies.sentences import write_for_page
 from .rows import Ablation, RowPlan, open_ablation, plan_rows, stages_made
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def compare_rows(ablation: Ablation, plans: Sequence[RowPlan], home: Path, errors: dict[str, str]) -> Json:
@@ -101,7 +100,7 @@ def _row(plan: RowPlan, row: Scored, stats: Json, targets: Sequence[str]) -> Jso
         "targets": {t: stats[t] for t in targets if t in stats},
         "average": stats.get(AVERAGE),
         "source": stat_values(stat(per_seed(row.source, targets).values())),
-        **{f"uses_{mark}": mark in row.marks for mark in MARKS},
+        "uses_target_labels": row.target_labels,
         "paper": printed(plan.config.name, plan.row.name, domain_of(plan.config)),
     }
 
@@ -138,8 +137,8 @@ def group_table(values: Json, group: Json) -> Table:
 
 
 def _label(row: Json) -> str:
-    marks = [f" [{mark.replace('_', ' ')}]" for mark in MARKS if row[f"uses_{mark}"]]
-    return str(row["label"]) + "".join(marks) + (" [failed]" if row["error"] else "")
+    labels = " [target labels]" if row["uses_target_labels"] else ""
+    return str(row["label"]) + labels + (" [failed]" if row["error"] else "")
 
 
 def caption(values: Json) -> str:

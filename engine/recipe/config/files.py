@@ -10,10 +10,9 @@ from ..toml_parse import Key
 from .languages import Format, LanguageReaderConfig, ReaderConfig, SourceConfig, TargetConfig
 from .run import RunConfig
 
-LABELLED = ("train", "dev", "test", "few-shot", "translation", "original", "translated-train", "translated-test")
+LABELLED = ("train", "dev", "test", "few-shot")
 """Roles of labelled files."""
-TESTS = ("test", "translated-test")
-SCORED = (*TESTS, "dev")
+SCORED = ("test", "dev")
 """Roles of files that are for scoring only."""
 
 
@@ -21,7 +20,7 @@ SCORED = (*TESTS, "dev")
 class DataFile:
     """A file that a recipe names: under which key, in which role, for which language.
 
-    Roles are those of `LABELLED`, "unlabelled", "general", "control" and "pairs".
+    Roles are those of `LABELLED`, "unlabelled", "general" and "control".
     """
 
     key: Key
@@ -94,30 +93,23 @@ def _files(table: SourceConfig | TargetConfig) -> list[Path]:
 
 def recipe_files(config: RunConfig) -> list[DataFile]:
     """All files that a recipe's run reads, in its order."""
-    source, tables = config.source.language, config.language_tables
-    files: list[DataFile] = []
+    tables, files = config.language_tables, list[DataFile]()
     for key, table in tables.items():
         if isinstance(table, SourceConfig):
-            files += _named(key, table, ("train", "dev", "test"), source)
+            files += _named(key, table, ("train", "dev", "test"))
     texts = ("unlabelled", "general", *(("control",) if config.arms.control else ()))
     for key, table in tables.items():
         labelled = () if isinstance(table, SourceConfig) else ("test", "labelled")
-        translated = () if isinstance(table, SourceConfig) else ("pairs", "translated_train", "translated_test")
-        files += _named(key, table, (*labelled, *translated, *texts), source)
-    if config.contrastive.on:
-        paths, originals = config.contrastive.translations, config.contrastive.originals
-        files += [DataFile(("contrastive", "translations", x), "translation", x, path) for x, path in paths.items()]
-        files += [] if originals is None else [DataFile(("contrastive", "originals"), "original", source, originals)]
+        files += _named(key, table, (*labelled, *texts))
     return files
 
 
-def _named(key: Key, table: SourceConfig | TargetConfig, names: Iterable[str], source: str) -> Iterator[DataFile]:
-    """The files of some keys of a table; translated tests are in the language of the source."""
+def _named(key: Key, table: SourceConfig | TargetConfig, names: Iterable[str]) -> Iterator[DataFile]:
+    """The files of some keys of a table."""
     for name in names:
         value = getattr(table, name)
-        role = "few-shot" if name == "labelled" else name.replace("_", "-")
-        language = source if name == "translated_test" else table.language
+        role = "few-shot" if name == "labelled" else name
         if isinstance(value, tuple):
-            yield from (DataFile((*key, name, i), role, language, path) for i, path in enumerate(value))
+            yield from (DataFile((*key, name, i), role, table.language, path) for i, path in enumerate(value))
         elif value is not None:
-            yield DataFile((*key, name), role, language, value)
+            yield DataFile((*key, name), role, table.language, value)

@@ -101,13 +101,6 @@ class TargetConfig:
     labelled: Path | None = option(None, "few-shot: labelled file for fine-tuning; marks the results")
     per_class: int = option(0, "examples of `labelled` per class (NER: sentences per entity type); 0 means all", min=0)
     draw: int = option(0, "seed of the choice of per_class", min=0)
-    translated_train: Path | None = option(None, "translate-train: labelled source examples in this language; marks")
-    translated_test: Path | None = option(
-        None, "translate-test: the test file, line by line in the language of [source], with its labels; marks"
-    )
-    pairs: tuple[Path, ...] = option(
-        (), "TLM: files with a source sentence, a tab and its translation a line, for BTF; marks the results"
-    )
     pseudo_labels: Path | None = option(
         None, "labels that any other model gave the unlabelled text, as predict --json writes them; marks the results"
     )

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 _KNOBS = {
     **{"kind": "demo", "anchors": 0.3, "letter_overlap": 0.0, "word_order": 0.0, "affixes": 0.0, "label_shift": 0.0},
     **{"domain_shift": 0.0, "general_sentences": 2500, "control_sentences": 3000, "train_sentences": 1500},
     **{"unlabelled_sentences": 3000, "test_sentences": 800},
 }
+_OF_TRANSLATIONS = {
+    **{"uses_parallel_data": False, "targets.N.pairs": [], "targets.N.translated_train": None},
+    **{"targets.N.translated_test": None, "btf.pairs_share": 0.5, "btf.pair_positions": "reset"},
+    **{"finetune.translated": "both", "finetune.translated_all": False, "cotrain.second_uses_parallel_data": False},
+    **{"contrastive.align": "both", "contrastive.translations": {}, "contrastive.originals": None},
+    "contrastive.semantic": {"on": True, "lr": 1e-5, "weight": 0.5},
+}
 UNUSED: dict[str, object] = {f"world.{knob}": value for knob, value in _KNOBS.items()} | {
+    **_OF_TRANSLATIONS,
     "training.l2_to_base": 0.0,
     "selftrain.mlm_weight": 0.0,
     "selftrain.soft.sides": "target",
@@ -51,8 +61,7 @@ REMOVED = {
     "cotrain.model.path": "use cotrain.model, the folder itself",
     "cotrain.model.new": "use cotrain.model, the folder of an encoder that another run has made (--stage pretrain)",
     "contrastive.head": "leave it out, the head is linear",
-    "contrastive.semantic.epochs": "use contrastive.epochs, which holds for both phases",
-    "contrastive.semantic.batch_size": "use contrastive.batch_size, which holds for both phases",
+    **dict.fromkeys(_OF_TRANSLATIONS, "leave it out, the engine is for transfer without parallel corpora"),
     **{
         f"world.{knob}": "leave it out; benchmarks/truth_world makes worlds with hidden labels, as files for any recipe"
         for knob in (*_KNOBS, "text", "general")
@@ -60,18 +69,25 @@ REMOVED = {
 }
 """By key, or key and value; a key without a dot has gone from every table."""
 AFTER_0_2_0 = {"each", "selftrain.accept", "selftrain.soft.sides", "selftrain.mlm_weight", "l2_to_base"}
-AFTER_0_2_0 |= {key for key in REMOVED if key.startswith("world.")}
+AFTER_0_2_0 |= {key for key in REMOVED if key.startswith("world.")} | _OF_TRANSLATIONS.keys()
 
 
 def does_nothing(name: str, value: object) -> bool:
     """Whether a key has been removed, and has the value at which nothing used it."""
     if name == "each":  # of a run, whose paths have the one value already
         return isinstance(value, dict) and all(isinstance(v, list) and len(v) == 1 for v in value.values())
-    return name in UNUSED and UNUSED[name] == value
+    key = _any_target(name)
+    return key in UNUSED and UNUSED[key] == value
 
 
 def removal(name: str) -> str | None:
     """The message about a key ("selftrain.outside"), or a key and its value, that has been removed; else None."""
+    name = _any_target(name)
     key = name if name in REMOVED else name.rpartition(".")[2]
     advice = REMOVED.get(key)
     return advice and f"removed {'after' if key in AFTER_0_2_0 else 'in'} 0.2.0; see CHANGELOG.md: {advice}"
+
+
+def _any_target(name: str) -> str:
+    """A key of one target as it stands above: "targets.N.pairs"."""
+    return re.sub(r"^targets\.\d+\.", "targets.N.", name)

@@ -111,7 +111,6 @@ class RunConfig:
         "what voters say in a test: the class of their mean probability, of most of them, of the first; valid: the "
         "mean, and of a sentence's tags the most probable that are valid BIO",
     )
-    uses_parallel_data: bool = _option(False, "mark the results as made with translations")
     model: ModelConfig = field(default_factory=ModelConfig)
     sources: tuple[SourceConfig, ...] = _option(
         (SourceConfig(),), "languages that have labels: [source], or several [[source]]", key="source"

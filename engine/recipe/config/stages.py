@@ -54,12 +54,6 @@ class BtfConfig(MaskedLmConfig):
         0, "largest number of unlabelled target sentences, 0 means all; fewer steps only with balance = down", min=0
     )
     sides: Literal["both", "target"] = option("both", "text of source and target, or of the target alone (MALAPT)")
-    pairs_share: float = option(
-        0.5, "targets.N.pairs: share of the sequences of an epoch (TLM)", above=0, below=1, decides=False
-    )
-    pair_positions: Literal["reset", "continued"] = option(
-        "reset", "TLM: positions of the second sentence", decides=False
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +79,6 @@ class FinetuneConfig(TaskConfig):
         decides=False,
     )
     source_temperature: float = option(1.0, "exponent for source_mix = temperature", min=0, max=1, decides=False)
-    translated: Literal["both", "only"] = option(
-        "both",
-        "translate-train: source and translations, or these alone; see targets.N.translated_train",
-        decides=False,
-    )
-    translated_all: bool = option(
-        False, "translate-train: also one model for all targets, on all translations", decides=False
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

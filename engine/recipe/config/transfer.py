@@ -1,13 +1,13 @@
 """The [cotrain] and [contrastive] tables: the methods of Yu and Joty (EMNLP 2021).
 
 Numbers in the defaults are those of its section 4.2 where it gives any. It does not give the threshold, the number of
-iterations, temperature, weights of the losses, or the smaller learning rate of the second phase: those are ours. Its
-weight decay, and that it names neither a warm-up nor freezing, is the affair of [training].
+iterations, temperature, or weight of the contrast: those are ours. Its weight decay, and that it names neither a
+warm-up nor freezing, is the affair of [training]. Its second phase, on translations, is not here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -49,9 +49,6 @@ class CotrainConfig(TransferConfig):
     model: Path | None = option(
         None, "second encoder, a folder or a name as model.name; the first one with other seeds when absent", hub=True
     )
-    second_uses_parallel_data: bool = option(
-        False, "mark what the second encoder has a part in: it was pre-trained on translations, as LaBSE was"
-    )
 
     def problems(self) -> Problems:
         problems = [
@@ -65,40 +62,9 @@ class CotrainConfig(TransferConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemanticConfig:
-    """Semantic alignment (Eq. 4 and 5): the second phase, on translations alone, as long as the first."""
-
-    on: bool = option(True, "where there are translations; off leaves the first phase")
-    lr: float = option(1e-5, "peak learning rate, smaller than that of the first phase", above=0)
-    weight: float = option(0.5, "factor of the semantic alignment loss", min=0)
-
-
-@dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(TransferConfig):
-    """Contrastive language adaptation: label alignment (Eq. 2 and 3), then semantic alignment."""
+    """Contrastive adaptation on the source: label alignment (Eq. 2 and 3)."""
 
     on: bool = option(False, "run it beside what else the recipe has")
     temperature: float = option(0.1, "divides the cosines", above=0)
     weight: float = option(0.5, "factor of the label alignment loss; 0 is fine-tuning alone", min=0)
-    align: Literal["both", "source", "translations"] = option(
-        "both", "whose texts the label alignment compares; all of them are trained on (Table 4)"
-    )
-    translations: dict[str, Path] = field(
-        default_factory=dict,
-        metadata={"help": "language -> labelled file of translated source texts; marks the results"},
-    )
-    originals: Path | None = option(None, "the source texts of the translations, line by line; for semantic alignment")
-    semantic: SemanticConfig = field(default_factory=SemanticConfig)
-
-    def problems(self) -> Problems:
-        problems = []
-        if not self.translations and self.align == "translations":
-            problems.append(("align", "is translations, but there are none"))
-        if self.translations and self.semantic.on and self.originals is None:
-            problems.append(("originals", "is missing; give the source texts, or set contrastive.semantic.on = false"))
-        return problems
-
-    @property
-    def has_semantic(self) -> bool:
-        """Whether there is a second phase."""
-        return self.on and self.semantic.on and bool(self.translations)

@@ -32,7 +32,6 @@ from ...summary.stage_table import (
 from ...summary.summary import build_summary
 
 AVERAGE = "average"
-MARKS = ("parallel_data", "target_labels")
 REPORTED = "reported"
 """Stage of a line that compares what two rows of an ablation report."""
 Cell = tuple[str, int]
@@ -48,7 +47,7 @@ class Scored:
         tests: hash of the test set.
         stages: cell -> id of the reported stage; `made`: cell -> digest of all that decided its weights.
         spent: (stage, digest) -> seconds, of all that the reported stages stand on.
-        marks: those of `MARKS` that were used.
+        target_labels: whether any were used for anything but scoring.
     """
 
     values: Cells = field(default_factory=dict)
@@ -57,7 +56,7 @@ class Scored:
     stages: dict[Cell, str] = field(default_factory=dict)
     made: dict[Cell, str] = field(default_factory=dict)
     spent: dict[tuple[str, str], float] = field(default_factory=dict)
-    marks: set[str] = field(default_factory=set)
+    target_labels: bool = False
 
 
 def reported_stages(folder: Path, seeds: Iterable[int] | None = None) -> dict[Cell, str]:
@@ -84,7 +83,7 @@ def read_scores(folder: Path, stages: Mapping[Cell, str]) -> Scored:
         for other in lineage(folder, stage):
             record = read_json(folder / other / FINISHED)
             row.spent[other, str(record.get("fingerprint"))] = float(record.get("seconds") or 0.0)
-            row.marks |= {mark for mark in MARKS if record.get(f"uses_{mark}")}
+            row.target_labels |= bool(record.get("uses_target_labels"))
     return row
 
 

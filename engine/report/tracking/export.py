@@ -11,7 +11,6 @@ from pathlib import Path
 from .... import ConfigError
 from ...storage.files import atomic_write_bytes, atomic_write_text, storage_errors
 from ...summary.stage_table import Json, is_score
-from ...summary.summary import TRANSLATE_TEST
 from ..parts import Run
 
 EVENTS = "events.out.tfevents.0.xlt-engine"
@@ -89,8 +88,7 @@ def _scalars(run: Run, stage: str, trace: Json) -> Iterator[Scalar]:
     for tag in ("loss", "lr", "grad_norm", "tokens"):
         yield from ((tag, step, value) for step, value in zip(steps, trace.get(tag) or (), strict=False))
     for row in (row for row in run.summary["rows"] if row["model"] == stage):
-        suffix = f" ({TRANSLATE_TEST})" if row["arm"] == TRANSLATE_TEST else ""
-        yield f"{row['metric']}/{row['language']}{suffix}", steps[-1], row["value"]
+        yield f"{row['metric']}/{row['language']}", steps[-1], row["value"]
         if row["role"] == "target":
             yield from ((tag, steps[-1], row[tag]) for tag in ("alpha", "accepted", "removed"))
 

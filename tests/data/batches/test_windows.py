@@ -188,7 +188,7 @@ def test_masked_words_see_every_token_of_a_long_text_once(tokenizer: Tokenizer, 
         for w in (True, False)
     ]
     store, cut = built
-    corpus = Corpus([store], np.array([1, 2]))
+    corpus = Corpus(store, np.array([1, 2]))
     pieces = [corpus.ids(i).tolist() for i in range(len(corpus))]
     assert [len(p) for p in pieces] == corpus.lengths.tolist()
     assert all(len(corpus.segments(i)) == len(p) for i, p in enumerate(pieces))
@@ -199,4 +199,4 @@ def test_masked_words_see_every_token_of_a_long_text_once(tokenizer: Tokenizer, 
     assert len(of_long) == -(-len(body) // (LENGTH - 2)) > 3
     assert max(map(len, of_long)) - min(map(len, of_long)) <= 1
     assert max(map(len, pieces)) <= LENGTH
-    assert [Corpus([cut]).ids(i).tolist() for i in range(3)] == [cut.ids(i).tolist() for i in range(3)]
+    assert [Corpus(cut).ids(i).tolist() for i in range(3)] == [cut.ids(i).tolist() for i in range(3)]

@@ -114,7 +114,7 @@ def test_results_are_in_summary_table_and_report(co: Made) -> None:
     assert set(arms) == {("baseline", "zero-shot"), ("self-a", "self2a"), ("self-a", "self3a")} | crossed
     assert arms["co-a", "co2a"]["accepted"] == co.record("de/co2a")["labels"]
     assert arms["co-a", "co2a"]["alpha"] == 0.55
-    assert not any(r["uses_parallel_data"] or r["uses_target_labels"] for r in rows)
+    assert not any(r["uses_target_labels"] for r in rows)
     found = aggregate(co.result.summary)
     assert [s.stage for s in found.trail] == ["zero-shot"]
     versus = {s.stage: s.step.versus for s in found.stages if s.step}
@@ -154,9 +154,8 @@ def test_an_interrupted_iteration_goes_on_to_the_same_bits(co: Made, tmp_path: P
 
 
 def test_options(co: Made, tmp_path: Path) -> None:
-    """One encoder with two seeds, all candidates, a cap, all targets' text, weights that go on, and the mark."""
+    """One encoder with two seeds, all candidates, a cap, all targets' text, weights that go on."""
     own = ["cotrain.parts=0", "cotrain.cap=10", "cotrain.pool=all", "cotrain.restart=previous", "cotrain.iterations=2"]
-    own += ["cotrain.second_uses_parallel_data=true"]
     result = run(co.run.recipe, run_dir=tmp_path / "run", overrides=[*ON, *own], reuse=[co.run.folder / "run"])
     folder = tmp_path / "run" / "seed-0"
     records = {s: json.loads((folder / s / "stage.json").read_bytes()) for s in ("co1a", "co1b", "co2a", "co2b")}
@@ -164,7 +163,6 @@ def test_options(co: Made, tmp_path: Path) -> None:
     assert records["co1a"]["encoder_at_start"] == records["co1b"]["encoder_at_start"]
     assert records["co1a"]["hashes"]["model.safetensors"] != records["co1b"]["hashes"]["model.safetensors"]
     assert records["co2a"]["encoder_at_start"] != records["co1a"]["encoder_at_start"]
-    assert [records[s]["uses_parallel_data"] for s in records] == [False, True, True, True]
     picks = json.loads((folder / "co2a" / "picks.json").read_bytes())
     assert (picks["pool"], picks["limit"], picks["picked"]) == (10, None, picks["candidates"])
     assert all(r["pair"] is None for r in result.summary["rows"] if r["stage"].startswith("co"))
@@ -200,7 +198,6 @@ def test_plan(tiny: Any) -> None:
         ("cotrain.iterations=5", {"de/co4a", "de/co4b", "de/co5a", "de/co5b"}),
         ("cotrain.threshold=0.8", {"de/co2a", "de/co2b", "de/co3a", "de/co3b"}),
         ("cotrain.epochs=3", {"co1a", "co1b", "de/co2a", "de/co2b", "de/co3a", "de/co3b"}),
-        ("cotrain.second_uses_parallel_data=true", set()),
         ("cotrain.on=false", set()),
         ("contrastive.on=true", {"la"}),
     ],

@@ -111,7 +111,7 @@ def test_fine_tuning_learns_the_mixed_texts_without_a_mark(finished: Any) -> Non
     assert switched > 0
     assert (record["examples"], record["mixed_examples"]) == (24, switched)
     assert record["steps"] == 2 * -(-(24 + switched) // 8)
-    assert not any(record[f"uses_{mark}"] for mark in ("dictionary", "parallel_data", "target_labels"))
+    assert not any(record[f"uses_{mark}"] for mark in ("dictionary", "target_labels"))
     baseline = finished.stage("baseline")
     assert baseline["steps"] == 6
     assert "mixed_examples" not in baseline

@@ -30,7 +30,7 @@ def test_a_stage_of_a_run(tokenizer: Tokenizer, encoder: Encoder, tmp_path: Path
     save_model(model, tmp_path, dtype="bfloat16", extra={"stage": "seed-2/de/hard1"})
     tokenizer.save(tmp_path)
     named = {"pair": "de", "seed": 2, "inputs": {"student": "seed-2/de/soft1"}, "alpha": 0.87, "accepted": 12}
-    marks = {"uses_parallel_data": False, "uses_target_labels": True}
+    marks = {"uses_dictionary": False, "uses_target_labels": True}
     record = named | marks | {"warnings": [{"name": "single-voter", "message": "", "values": {}}]}
     (tmp_path / "stage.json").write_text(json.dumps(record))
     (tmp_path / "fingerprint.json").write_text('{"max_length": 16}')
@@ -50,8 +50,8 @@ def test_a_stage_of_a_run(tokenizer: Tokenizer, encoder: Encoder, tmp_path: Path
 def test_marks(encoder: Encoder, tmp_path: Path) -> None:
     save_model(encoder, tmp_path)
     assert describe_model(tmp_path)["marks"] is None
-    for target, parallel, marks in ((False, False, ""), (False, True, "P"), (True, True, "TP")):
-        (tmp_path / "stage.json").write_text(json.dumps({"uses_target_labels": target, "uses_parallel_data": parallel}))
+    for target, dictionary, marks in ((False, False, ""), (False, True, "D"), (True, True, "TD")):
+        (tmp_path / "stage.json").write_text(json.dumps({"uses_target_labels": target, "uses_dictionary": dictionary}))
         assert describe_model(tmp_path)["marks"] == marks
 
 

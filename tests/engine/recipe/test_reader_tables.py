@@ -177,7 +177,7 @@ def test_a_store_is_named_by_how_its_files_are_read(folder: Path) -> None:
 
     def name(*overrides: str) -> str:
         data = Datasets(config_of(folder, *overrides), tokenizer, folder / "store")
-        return data.labelled(path, "de").folder.name
+        return data.scored(path, "de").folder.name
 
     plain = name()
     assert name("targets.0.reader.encoding=cp1252") != plain

@@ -523,7 +523,9 @@ def test_removed_keys_name_the_changelog_and_what_to_do(tmp_path: Path, removed:
     """In a file and as an option, with place and advice; the changelog has the key."""
     key, _, value = removed.partition(" = ")
     table, _, name = (key if "." in key else f"selftrain.alpha.{key}").rpartition(".")
-    text = f"# a recipe\n[{table}]\n{name} = {value or 7}\n"
+    table = table.replace(".N", ".0")
+    head = f"[{table}]" if table != "targets.0" else "[[targets]]"
+    text = f"# a recipe\n{head}\n{name} = {value or 7}\n"
     when = "after" if removed in AFTER_0_2_0 else "in"
     told = f"removed {when} 0.2.0; see CHANGELOG.md: {REMOVED[removed]}"
     place = (f"{table}.{name}", told)
@@ -541,6 +543,10 @@ train_sentences = 1500\nunlabelled_sentences = 3000\ntest_sentences = 800\n""",
     "training": "l2_to_base = 0.0\n",
     "selftrain": "mlm_weight = 0.0\n",
     "selftrain.soft": 'sides = "target"\n',
+    "btf": 'pairs_share = 0.5\npair_positions = "reset"\n',
+    "finetune": 'translated = "both"\ntranslated_all = false\n',
+    "cotrain": "second_uses_parallel_data = false\n",
+    "contrastive": 'align = "both"\ntranslations = {}\nsemantic = { on = true, lr = 1e-5, weight = 0.5 }\n',
 }
 """What `config.toml` had of each table in versions before, where nothing of it was used."""
 
@@ -548,7 +554,7 @@ train_sentences = 1500\nunlabelled_sentences = 3000\ntest_sentences = 800\n""",
 def as_earlier(text: str) -> str:
     for table, lines in EARLIER.items():
         text = text.replace(f"\n[{table}]\n", f"\n[{table}]\n{lines}", 1)
-    return text
+    return "uses_parallel_data = false\n" + text.replace("\n[[targets]]\n", "\n[[targets]]\npairs = []\n")
 
 
 def test_the_settings_of_an_earlier_run_load_where_a_removed_key_did_nothing(tmp_path: Path) -> None:

@@ -35,8 +35,6 @@ def test_numbers_of_section_4_2(name: str, epochs: int, labelled: int, total: in
     assert " ".join(t.language for t in config.targets) == LANGUAGES[name]
     assert config.cotrain.cap * len(config.targets) == total
     assert (config.cotrain.parts, config.cotrain.pool, config.cotrain.modes) == (3, "all", ("co", "self-a", "self-b"))
-    assert config.cotrain.second_uses_parallel_data
-    assert config.uses_parallel_data == (name == XNLI)
     assert config.cotrain.model is not None
     assert (config.btf.on, config.selftrain.on, config.contrastive.on) == (False, False, False)
 
@@ -54,13 +52,11 @@ def test_stages(name: str) -> None:
     ]
 
 
-def test_full_and_few_shot_settings_parse() -> None:
+def test_full_and_adapted_settings_parse() -> None:
     full = load_recipe(XNLI, ["source.cap=0", "cotrain.cap=100000"]).config
     assert full.cotrain.cap * len(full.targets) == 1_400_000
-    few = ("contrastive.on=true", "contrastive.originals=few.en.jsonl", "contrastive.translations.de=few.de.jsonl")
-    assert {"align", "semantic"} < {s.kind for s in make_plan(load_recipe(MARC, few).config)}
-    both = {s.id: s for s in make_plan(load_recipe(MARC, [*few, "cotrain.start=adapted"]).config)}
-    assert [both[f"seed-0/co1{x}"].inputs for x in "ab"] == [{"base": "seed-0/sa"}, {}]
+    both = {s.id: s for s in make_plan(load_recipe(MARC, ["contrastive.on=true", "cotrain.start=adapted"]).config)}
+    assert [both[f"seed-0/co1{x}"].inputs for x in "ab"] == [{"base": "seed-0/la"}, {}]
 
 
 def write_marc(data: Path) -> None:
@@ -130,5 +126,5 @@ def test_pairs_reach_the_encoder_as_two_segments(data: Path, tmp_path: Path) -> 
     first = ids.index(separator) + 1
     assert 2 < first < len(ids) - 1
     assert segments == [0] * first + [1] * (len(ids) - first)
-    test = context.data.labelled(german.test, "de")
+    test = context.data.scored(german.test, "de")
     assert np.bincount(np.asarray(test.item_labels)).tolist() == [2, 2, 2]

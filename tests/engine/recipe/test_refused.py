@@ -20,11 +20,7 @@ FOLDERS = 'selftrain.soft.teacher_folders=["a"]'
         (TEXTS, ("selftrain.soft.loss=kl", "selftrain.soft.temperature=0"), "soft.temperature: .*greater than 0"),
         (TEXTS, ("source.per_class=3", "source.cap=4"), r"source\.per_class: is given, and so is source\.cap"),
         (TEXTS, ("targets.0.per_class=3",), r"targets\.0\.labelled is missing"),
-        (TEXTS, ("btf.pairs_share=0.0",), r"btf\.pairs_share: .* given, expected greater than 0 and less than 1"),
-        (TEXTS, ("btf.pairs_share=1.0",), r"btf\.pairs_share: .* given, expected greater than 0 and less than 1"),
         (TEXTS, ("finetune.source_mix=weights",), "source_mix: is weights, but there is one source"),
-        (TEXTS, ("finetune.translated=only",), r"there are no translations; give targets\.N\.translated_train"),
-        (TEXTS, ("finetune.translated_all=true",), r"there are no translations; give targets\.N\.translated_train"),
         (TEXTS, (*COTRAIN, 'cotrain.modes=["both"]'), "is not a mode; use co, self-a, self-b"),
         (TEXTS, (*COTRAIN, "cotrain.modes=[]"), "give each mode once"),
         (TEXTS, (*COTRAIN, "task=ner"), "co-training is for classification"),
@@ -32,9 +28,6 @@ FOLDERS = 'selftrain.soft.teacher_folders=["a"]'
         (TEXTS, (*COTRAIN, "cotrain.threshold=1.5"), "at most 1"),
         (TEXTS, (*COTRAIN, "cotrain.start=adapted"), "start: is adapted, but contrastive.on is false"),
         (TEXTS, (*ALIGN, "task=ner"), "contrastive adaptation is for classification"),
-        (TEXTS, (*ALIGN, "contrastive.align=translations"), "is translations, but there are none"),
-        (TEXTS, (*ALIGN, "contrastive.translations={de='x.tsv'}"), "originals: is missing"),
-        (TEXTS, (*ALIGN, "contrastive.translations={fr='x.tsv'}"), "is no target; the targets are de"),
         (TEXTS, (*ALIGN, "contrastive.temperature=0"), "greater than 0"),
         (TEXTS, (CLOZE,), "cloze.verbaliser: is missing"),
         (TEXTS, (WORDS,), "cloze.verbaliser: .*nothing reads it"),
@@ -62,7 +55,7 @@ def test_the_best_epoch_needs_a_dev_file_which_no_made_world_has(tiny: Any) -> N
 
 
 OFF = (
-    *("finetune.source_temperature", "finetune.translated", "btf.pair", "augment.", "cloze.", "source.", "targets."),
+    *("finetune.source_temperature", "augment.", "cloze.", "source.", "targets."),
     *("contrastive.", "cotrain.", "selftrain.soft.teacher_folders"),
 )
 

@@ -314,7 +314,7 @@ def test_reading_is_made_of_the_numbers(ner: Path) -> None:
     ]
     assert f"{statistics.fmean(whole):+.1f} ± {statistics.stdev(whole):.1f} points" in text
     assert "up in 6 of 6 (target, seed) pairs" in text
-    assert "target labels were used for scoring only" in text
+    assert "Target labels were used for scoring only" in text
 
 
 def test_reading_says_when_a_stage_hurt(tmp_path: Path) -> None:

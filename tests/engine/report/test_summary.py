@@ -66,7 +66,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_rows_name_everything(run: Path) -> None:
     summary = build_summary(run)
-    assert summary["schema_version"] == 1
+    assert summary["schema_version"] == 2
     assert (summary["source"], summary["targets"], summary["seeds"]) == ("en", ["de", "es"], [0, 1])
     row = next(r for r in summary["rows"] if r["model"] == "seed-1/de/hard1" and r["metric"] == "accuracy")
     who = {
@@ -87,7 +87,7 @@ def test_rows_name_everything(run: Path) -> None:
         "count": 500,
     }
     learned = {"alpha": 0.91, "accepted": 120, "accepted_entities": None, "removed": 7}
-    marks = [f"uses_{mark}" for mark in ("parallel_data", "target_labels", "dictionary", "outside_labels")]
+    marks = [f"uses_{mark}" for mark in ("target_labels", "dictionary", "outside_labels")]
     spent = {"seconds": 11.0, "cpu_seconds": 21.0}
     assert row == who | score | learned | dict.fromkeys(marks, False) | spent
     keys = [tuple(r[k] for k in ("arm", "stage", "pair", "language", "metric", "seed")) for r in summary["rows"]]
@@ -122,9 +122,9 @@ def test_marks_come_from_the_stage(run: Path) -> None:
     put(run / "seed-0" / "de" / "hard1" / "stage.json", {"seconds": 1.0, "uses_target_labels": True})
     result = aggregate(build_summary(run))
     assert [s.stage for s in result.stages if "uses_target_labels" in s.marks] == ["hard1"]
-    assert not any("uses_parallel_data" in s.marks for s in result.stages)
+    assert not any("uses_dictionary" in s.marks for s in result.stages)
     lines = stage_table(build_summary(run)).splitlines()
-    assert next(line for line in lines if line.startswith("hard 1")).split()[-4:-1] == ["no", "yes", "16"]
+    assert next(line for line in lines if line.startswith("hard 1")).split()[-3:-1] == ["yes", "16"]
 
 
 def test_aggregation_equals_numpy(run: Path) -> None:
@@ -186,7 +186,7 @@ def made(scores: dict[tuple[int, str, str], dict[str, float]]) -> dict[str, Any]
     rows = [
         {"metric": "entity_f1", "order": order, "arm": arm, "stage": stage, "label": stage, "seed": 0, "count": 9}
         | {"language": language, "value": value, "pair": None if arm == "baseline" or language == "en" else language}
-        | {"uses_parallel_data": False, "uses_target_labels": False, "role": "source" if language == "en" else "target"}
+        | {"uses_target_labels": False, "role": "source" if language == "en" else "target"}
         for (order, arm, stage), values in scores.items()
         for language, value in values.items()
     ]

@@ -127,9 +127,8 @@ def an_epoch(tiny: Any, *options: str) -> tuple[Counter[str], dict[str, int]]:
     config = recipe.resolved(*options).config
     data = Datasets(config, recipe.tokenizer(), recipe.folder / "stores")
     store = data.source_train
-    stage: Any = SimpleNamespace(options={})
     context: Any = SimpleNamespace(config=config)
-    mixed = mixture(context, stage, {"source": store})
+    mixed = mixture(context, {"source": store})
     labels = np.asarray(store.item_labels)
     parts = [Part(ItemView(p.store), p.examples, labels=labels) for p in mixed.portions]
     batches = TaskBatches(parts, batch_size=4, epochs=1, seed=3, balance=mixed.balance, counts=mixed.counts)
@@ -232,17 +231,15 @@ def test_check_knows_every_source(tiny: Any) -> None:
 
 
 def test_all_data_roles_together_in_tagging(tiny: Any) -> None:
-    """Two sources by temperature, code switching, few labels, translations and pairs: every mark where it belongs."""
+    """Two sources by temperature, code switching and few labels: every mark where it belongs."""
     recipe = tiny("ner")
     folder = recipe.folder
-    for name, like in (("train-fr", "dev"), ("few-de", "test-de"), ("de-train", "test-de"), ("de-test", "test-de")):
+    for name, like in (("train-fr", "dev"), ("few-de", "test-de")):
         (folder / f"{name}.conll").write_bytes((folder / f"{like}.conll").read_bytes())
     (folder / "general-fr.txt").write_bytes((folder / "general-de.txt").read_bytes())
-    (folder / "pairs.tsv").write_text("today Anna saw Oslo\theute sah Anna Oslo\n", "utf-8")
     (folder / "words.tsv").write_text("lives\twohnt\n", "utf-8")
     more = '[[source]]\nlanguage = "fr"\ntrain = "train-fr.conll"\ngeneral = ["general-fr.txt"]\n'
-    roles = 'labelled = "few-de.conll"\npairs = ["pairs.tsv"]\ntranslated_train = "de-train.conll"\n'
-    roles += 'translated_test = "de-test.conll"\n[augment.code_switch]\ndictionaries = ["words.tsv"]\nrate = 1\n'
+    roles = 'labelled = "few-de.conll"\n[augment.code_switch]\ndictionaries = ["words.tsv"]\nrate = 1\n'
     recipe.rewrite(
         ("[pretrain]", f"{roles}[pretrain]"), ("[source]", "[[source]]"), ("[[targets]]", f"{more}[[targets]]")
     )
@@ -252,17 +249,8 @@ def test_all_data_roles_together_in_tagging(tiny: Any) -> None:
     expected = {"en": 20, "fr": 20, "switched": 8}
     assert recipe.stage("de/finetune")["per_epoch"] == expected
     assert recipe.stage("de/fewshot")["per_epoch"] == expected | {"few_shot": 12}
-    assert recipe.stage("de/translate-train")["per_epoch"] == expected | {"translated.de": 12}
-    rows = {(r["stage"], r["uses_parallel_data"], r["uses_target_labels"]) for r in result.summary["rows"]}
-    assert rows == {
-        ("zero-shot", False, False),
-        ("translate-test", True, False),
-        ("translate-train", True, False),
-        ("btf", True, False),
-        ("few-shot", True, True),
-        ("soft1", True, True),
-        ("hard1", True, True),
-    }
+    rows = {r["stage"]: r["uses_target_labels"] for r in result.summary["rows"]}
+    assert rows == {"zero-shot": False, "btf": False, "few-shot": True, "soft1": True, "hard1": True}
     assert all(row["uses_dictionary"] for row in result.summary["rows"])
     assert recipe.json("de/hard1/decision.json")["source"]["items"] == 40
     again = recipe.run(*mix, "selftrain.rounds=1", *QUICK)

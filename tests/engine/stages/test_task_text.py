@@ -38,7 +38,7 @@ def test_a_cap_draws_the_same_texts(tiny: Any, task: str) -> None:
     with RunDir(run.folder / "run") as home:
         context = make_context(config, home, Progress())
         stages = {stage.id.rpartition("/")[2]: stage for stage in make_plan(config)}
-        corpus = btf_text(context, stages["btf"]).corpora[-1]
+        corpus = btf_text(context, stages["btf"])[-1]
         pool = context.data.target_pool(config.targets[0])
         chosen = load_pool(context, stages["soft1"]).target
 

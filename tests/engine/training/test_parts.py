@@ -16,7 +16,7 @@ from torch import Tensor
 from xlt_engine.data import PackedBatch, pack, pad_step
 from xlt_engine.data.batches.batch import cut
 from xlt_engine.engine import Loop, OptimizerConfig, StepResult
-from xlt_engine.engine.methods.contrastive import LabelAlignment, SemanticAlignment
+from xlt_engine.engine.methods.contrastive import LabelAlignment
 from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.model import (
@@ -76,7 +76,6 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "cloze": lambda: (cloze(), cross_entropy),
     # The contrast itself is between the texts of a part, so that without it alone parts add up.
     "align": lambda: (classifier(linear), LabelAlignment(0.1, 0.0)),
-    "semantic": lambda: (classifier(linear), SemanticAlignment(0.1, 0.0)),
 }
 
 
@@ -86,7 +85,7 @@ def batch(kind: str, step: int = 0) -> PackedBatch:
     lengths = rng.integers(3, 12, size=8)
     items = [np.arange(1, n - 1) for n in lengths]
     items[2] = items[2][:0]
-    if kind.startswith(("classes", "cloze", "align", "semantic")):
+    if kind.startswith(("classes", "cloze", "align")):
         items = [np.array([0])] * 8
     labels = [rng.integers(VOCABULARY if "btf" in kind else CLASSES, size=len(i)) for i in items]
     labels[5][:] = -100

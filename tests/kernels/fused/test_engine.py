@@ -47,7 +47,6 @@ TEXT_CLASSES = (
     "contrastive.on=true",
     "contrastive.epochs=1",
     f"contrastive.{LR}",
-    "contrastive.semantic.lr=2e-3",
     "cotrain.on=true",
     'cotrain.modes=["self-a"]',
     "cotrain.iterations=2",
@@ -58,7 +57,7 @@ TEXT_CLASSES = (
 CLOZE = (*PRETRAINED, 'finetune.head="cloze"', f"finetune.{LR}", "selftrain.on=false", "btf.on=false")
 CASES = {
     "ner": (NER, {"btf", "finetune", "soft", "hard"}),
-    "classification": (TEXT_CLASSES, {"btf", "finetune", "soft", "hard", "align", "semantic", "cotrain"}),
+    "classification": (TEXT_CLASSES, {"btf", "finetune", "soft", "hard", "align", "cotrain"}),
     "cloze": (CLOZE, {"finetune", "cloze"}),
 }
 """Options, and the kinds of stages that they make."""
@@ -81,11 +80,6 @@ class Both:
         if task == "classification":
             self._general_text()
         self._shorten()
-        if case == "classification":
-            self.options += (
-                f'contrastive.translations={{de="{self.run.folder}/test-de.tsv"}}',
-                f'contrastive.originals="{self.run.folder}/test-en.tsv"',
-            )
         if case == "cloze":
             words = self.run.folder / "words.tsv"
             words.write_text("positive\tgood, fine\nnegative\tbad\n", "utf-8")
