@@ -14,11 +14,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("*.md", "assets/*/*.md", "benchmarks/*.md")
 FILES = (
-    "LICENSE",
-    "*.cff",
-    "benchmarks/results/*.json",
-    "examples/*.py",
-    "engine/pseudolabels/*.py",
+    *("LICENSE", "*.cff", "benchmarks/results/*.json", "examples/*.py", "engine/pseudolabels/*.py"),
     "tests/**/test_*.py",
 )
 SOURCE = tempfile.TemporaryDirectory()
