@@ -28,7 +28,6 @@ if typing.TYPE_CHECKING:
     from .store.build import build_store
     from .store.store import Corpus, TokenStore, file_hash, store_key, unigram_entropy
     from .synthetic.demo_world import WorldConfig, WorldFiles, make_world
-    from .tokenizer.prompt import Prompt
     from .tokenizer.wordpiece import train_wordpiece
     from .tokenizer.wrapper import EncodedText, EncodedWords, Tokenizer
 
@@ -45,7 +44,6 @@ __all__ = [
     "OUTSIDE",
     "PackedBatch",
     "Part",
-    "Prompt",
     "ReaderOptions",
     "Row",
     "Rows",
@@ -101,7 +99,6 @@ _NAMES = {
     "store.build": ("build_store",),
     "store.store": ("Corpus", "TokenStore", "file_hash", "store_key", "unigram_entropy"),
     "synthetic.demo_world": ("WorldConfig", "WorldFiles", "make_world"),
-    "tokenizer.prompt": ("Prompt",),
     "tokenizer.wordpiece": ("train_wordpiece",),
     "tokenizer.wrapper": ("EncodedText", "EncodedWords", "Tokenizer"),
 }

@@ -24,11 +24,9 @@ if typing.TYPE_CHECKING:
     from .info import FolderInfo, load_encoder_config, read_info
     from .layers import PackedInput
     from .layout import PreNorm
-    from .tasks import ClozeHead, ClozeModel, MaskedLM, Pooler, TaskModel, cloze_model
+    from .tasks import MaskedLM, Pooler, TaskModel
 
 __all__ = [
-    "ClozeHead",
-    "ClozeModel",
     "Encoder",
     "EncoderConfig",
     "EncoderOutput",
@@ -43,7 +41,6 @@ __all__ = [
     "PredictionHead",
     "TaskModel",
     "VoterHeads",
-    "cloze_model",
     "default_voter_widths",
     "head_of_transformers",
     "load_classifier",
@@ -74,7 +71,7 @@ _NAMES = {
     "info": ("FolderInfo", "load_encoder_config", "read_info"),
     "layers": ("PackedInput",),
     "layout": ("PreNorm",),
-    "tasks": ("ClozeHead", "ClozeModel", "MaskedLM", "Pooler", "TaskModel", "cloze_model"),
+    "tasks": ("MaskedLM", "Pooler", "TaskModel"),
 }
 """Public names by the module that defines them. No public name is that of a module, which would replace it."""
 

@@ -23,7 +23,7 @@ from .headers import SHARDS, SINGLE, match, pre_norm_tensors, scan
 from .heads import Head, LinearHead, MlpHead, PredictionHead, VoterHeads
 from .info import FORMAT, FolderInfo, existing, head_of_layout, load_encoder_config, read_info
 from .layers import Embeddings, Layer
-from .tasks import ClozeHead, ClozeModel, MaskedLM, Pooler, TaskModel
+from .tasks import MaskedLM, Pooler, TaskModel
 from .weights import DTYPES, Link, read, write, write_json, write_shards
 
 WORTH_SHARING = 1 << 20
@@ -139,9 +139,7 @@ def save_model(
         config |= _head_in_config(model) if head_of_transformers(model) else {}
         head: dict[str, Any] = {"kind": model.head.kind, "dropout": model.head.dropout}
         head |= {"widths": model.head.widths} if isinstance(model.head, VoterHeads) else {}
-        head |= {"pieces": model.head.pieces} if isinstance(model.head, ClozeHead) else {}
         own |= {"task": model.task, "labels": model.labels, "pooling": model.pooling, "head": head}
-        own |= {"prompt": model.prompt} if model.prompt else {}
     own["extra"] = extra or {}
     shards = dict(zip(SHARDS, _by_training(model, tensors), strict=True))
     if link and sum(value.numel() for value in shards[SHARDS[0]].values()) * DTYPES[dtype].itemsize >= WORTH_SHARING:
@@ -171,11 +169,8 @@ def _architecture(model: Encoder | MaskedLM | TaskModel) -> str:
     layout, kind = model.config.layout, "Model"  # a head that transformers does not have would be read wrongly
     if isinstance(model, MaskedLM):
         kind = "ForMaskedLM"
-    elif isinstance(model, TaskModel):
-        if isinstance(model.head, ClozeHead):
-            kind = "ForMaskedLM"  # which is what it is, beside the words of its classes
-        elif head_of_transformers(model):
-            kind = TASKS[model.task].classes
+    elif isinstance(model, TaskModel) and head_of_transformers(model):
+        kind = TASKS[model.task].classes
     return layout.classes + kind
 
 
@@ -183,7 +178,7 @@ def head_of_transformers(model: TaskModel) -> bool:
     """Whether the layout's class for the task has this head, and so reads the folder of `save_model`."""
     kind, pooling = head_of_layout(model.config, model.task)
     poolings = (model.task == "classification" and model.config.layout.poolings) or (pooling,)
-    return not model.prompt and model.head.kind == kind and model.pooling in poolings
+    return model.head.kind == kind and model.pooling in poolings
 
 
 def _head_in_config(model: TaskModel) -> dict[str, Any]:
@@ -201,17 +196,13 @@ def _head_in_config(model: TaskModel) -> dict[str, Any]:
 def _task_model(info: FolderInfo, labels: tuple[str, ...]) -> TaskModel:
     encoder, head = Encoder(info.config, seed=None), _make_head(info, len(labels))
     pooler = Pooler(info.config, seed=None) if info.pooling == "pooler" else None
-    kind = ClozeModel if isinstance(head, ClozeHead) else TaskModel
-    task, pooling = str(info.task), str(info.pooling)
-    return kind(encoder, head, task, labels, pooling=pooling, pooler=pooler, prompt=info.prompt)
+    return TaskModel(encoder, head, str(info.task), labels, pooling=str(info.pooling), pooler=pooler)
 
 
 def _make_head(info: FolderInfo, classes: int) -> Head:
     hidden, dropout = info.config.hidden_size, info.config.dropout if info.dropout is None else info.dropout
     if info.head == "voters":
         return VoterHeads(hidden, classes, info.widths, dropout, seed=None)
-    if info.pieces is not None:
-        return ClozeHead(info.config, info.pieces, seed=None)
     if info.head == "prediction":
         return PredictionHead(info.config, classes, dropout, seed=None)
     return (MlpHead if info.head == "mlp" else LinearHead)(hidden, classes, dropout, seed=None)
@@ -344,10 +335,6 @@ def _encoder(encoder: Encoder) -> Views:
 
 
 def _head(head: Head) -> Views:
-    if isinstance(head, ClozeHead):
-        names = {"head.dense": "dense", "head.norm": "norm"} if head.config.pre_norm else _TRANSFORM
-        bias = "decoder.bias" if head.config.pre_norm else _DECODER_BIAS
-        return _pairs(head, names) | ({} if head.decoder_bias is None else {bias: head.decoder_bias})
     if not isinstance(head, VoterHeads):
         return _pairs(head, _HEADS[head.kind])
     found: Views = {}

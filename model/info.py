@@ -17,8 +17,7 @@ from .config import LIMITS, EncoderConfig
 FORMAT = 1
 POOLINGS = ("cls", "pooler", "mean", "late")
 MOST_VOTERS = 64
-_MOST_PIECES = 4096  # of the words of a cloze head
-_HEADS = ("linear", "mlp", "prediction", "voters", "cloze")
+_HEADS = ("linear", "mlp", "prediction", "voters")
 _MARKS_ENTITIES = re.compile(r"O|[BILUESM]-.*|LABEL_\d+")  # LABEL_0 and so on are not names
 
 
@@ -26,9 +25,8 @@ _MARKS_ENTITIES = re.compile(r"O|[BILUESM]-.*|LABEL_\d+")  # LABEL_0 and so on a
 class FolderInfo:
     """What a model folder says about itself; `task` to `pooling` are None unless `kind` is 'task'.
 
-    `kind` is 'encoder', 'masked-lm' or 'task'; `labels` is None where the folder names none; `pieces` are those of a
-    cloze head; `prompt` is '' where texts are read as they are; `extra` is what the writer of the folder passed to
-    `save_model`.
+    `kind` is 'encoder', 'masked-lm' or 'task'; `labels` is None where the folder names none; `extra` is what the
+    writer of the folder passed to `save_model`.
     """
 
     config: EncoderConfig
@@ -40,8 +38,6 @@ class FolderInfo:
     widths: tuple[int, ...] | None = None
     dropout: float | None = None
     extra: Mapping[str, Any] | None = None
-    pieces: tuple[tuple[int, ...], ...] | None = None
-    prompt: str = ""
 
 
 def load_encoder_config(folder: str | os.PathLike[str]) -> EncoderConfig:
@@ -129,14 +125,15 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
         return FolderInfo(config, own["kind"], extra=extra)
     head, labels = own.get("head"), own.get("labels")
     head = head if isinstance(head, dict) else {}
-    widths, dropout, prompt = head.get("widths"), head.get("dropout"), own.get("prompt", "")
-    pieces = _pieces(head.get("pieces"), config.vocab_size)
+    widths, dropout = head.get("widths"), head.get("dropout")
     strings = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     sized = (head.get("kind") == "voters") == (
         isinstance(widths, list)
         and 0 < len(widths) <= MOST_VOTERS
         and all(type(w) is int and 0 < w <= LIMITS["intermediate_size"] for w in widths)
     )
+    if head.get("kind") == "cloze" or "prompt" in own:
+        raise ModelError(f"{file}: it reads texts in a prompt, which the engine did up to commit 1558c56; use that one")
     for key, good in (
         ("kind", own.get("kind") == "task"),
         ("task", str(own.get("task")) in TASKS),
@@ -145,8 +142,6 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
         ("head.kind", head.get("kind") in _HEADS),
         ("head.dropout", _probability(dropout)),
         ("head.widths", sized),
-        ("head.pieces", (head.get("kind") == "cloze") == (pieces is not None and len(pieces) == len(labels or ()))),
-        ("prompt", isinstance(prompt, str) and (bool(prompt) or head.get("kind") != "cloze")),
     ):
         if not good:
             limit = f" (up to {MOST_VOTERS} widths, each up to {LIMITS['intermediate_size']:,})" * (
@@ -166,20 +161,7 @@ def _own_info(config: EncoderConfig, hf_labels: tuple[str, ...] | None, root: Pa
         dropout=dropout,
         pooling=own["pooling"],
         extra=extra,
-        pieces=pieces,
-        prompt=prompt,
     )
-
-
-def _pieces(value: Any, rows: int) -> tuple[tuple[int, ...], ...] | None:
-    """The pieces of a cloze head; None where there are none, and () where they are not valid."""
-    if value is None:
-        return None
-    good = isinstance(value, list) and all(
-        isinstance(own, list) and own and all(type(i) is int and 0 <= i < rows for i in own) for own in value
-    )
-    good = good and sum(map(len, value)) <= _MOST_PIECES
-    return tuple(tuple(own) for own in value) if good else ()
 
 
 def _probability(value: object) -> bool:

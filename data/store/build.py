@@ -20,7 +20,6 @@ from ...engine.storage.files import storage_errors, sync_folder, write_file
 from ...tasks import per_word
 from ..readers.example import Example
 from ..readers.problems import Problems
-from ..tokenizer.prompt import Prompt
 from ..tokenizer.wrapper import EncodedText, EncodedWords, Tokenizer
 from .store import FORMAT_VERSION, IDS, IGNORE, MANIFEST, TASKS, TokenStore, content_hash, file_hash
 
@@ -69,7 +68,6 @@ def build_store(
     task: str,
     labels: Sequence[str] = (),
     max_length: int,
-    prompt: str = "",
     whole: bool = False,
 ) -> TokenStore:
     """Tokenise `examples` into `folder` and open it.
@@ -85,11 +83,10 @@ def build_store(
             labels).
         labels: the ordered label names.
         max_length: in tokens, special tokens included.
-        prompt: classification: template that texts are put into; their item is then its mask instead of [CLS].
         whole: keep what is longer than `max_length` as it is, to be read in windows; classification is cut as ever.
 
     Raises:
-        ConfigError: `task`, `labels`, `max_length` or `prompt` is not possible.
+        ConfigError: `task`, `labels` or `max_length` is not possible.
         DataError: no examples, an example does not fit the task, or it has an unknown label; the first 20 are
             listed with file and line.
         StorageError: the disk is full, read-only or failing.
@@ -108,7 +105,7 @@ def build_store(
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             whole = whole and task != "classification"
-            _write(examples, _Writer(temporary, tokenizer, task, labels, max_length, prompt, whole), folder)
+            _write(examples, _Writer(temporary, tokenizer, task, labels, max_length, whole), folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return TokenStore.open(folder, verify=False)
@@ -139,11 +136,9 @@ class _Writer:
         task: str,
         labels: Sequence[str],
         max_length: int,
-        prompt: str,
         whole: bool,
     ) -> None:
         self.folder, self.tokenizer, self.task = folder, tokenizer, task
-        self.prompt = Prompt(prompt) if prompt else None
         self.labels, self.max_length, self.whole = tuple(labels), max_length, whole
         self.index = {name: i for i, name in enumerate(labels)}
         self.examples = self.pairs = 0
@@ -189,11 +184,6 @@ class _Writer:
             words = tokenizer.encode_words([e.words or () for e in members], max_length=limit)
             for gold, encoded in zip(golds, words, strict=True):
                 self._add_words(gold, encoded)
-            return
-        if self.prompt is not None:
-            plain, pairs = [e.text or "" for e in members], [e.pair for e in members]
-            for gold, prompt in zip(golds, self.prompt.encode(tokenizer, plain, pairs, max_length=limit), strict=True):
-                self._add_text(gold, EncodedText(prompt.ids, None, None, prompt.cut_tokens), prompt.mask)
             return
         texts = tokenizer.encode_texts([e.text or "" for e in members], [e.pair for e in members], max_length=limit)
         for gold, text in zip(golds, texts, strict=True):
@@ -241,11 +231,6 @@ class _Writer:
     def _check(self, example: Example) -> list[int]:
         """The label index per word, or of the example; notes what does not fit the task."""
         fault = _misfit(example, self.task)
-        if fault is None and self.prompt is not None and (example.pair is not None) != self.prompt.has_pair:
-            fault = (
-                "a text alone" if self.prompt.has_pair else "a pair of texts",
-                "the template of prompts has the other",
-            )
         if fault:
             self.problems.add(f"{example.file}:{example.line}", *fault)
             return []

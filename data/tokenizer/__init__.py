@@ -1,1 +1,1 @@
-"""Words, texts and prompts to token ids; vocabularies."""
+"""Words and texts to token ids; vocabularies."""

@@ -11,7 +11,7 @@ from typing import Any
 from ... import ConfigError
 from ...data import ItemView, TokenStore
 from ...kernels import votes
-from ...model import ClozeHead, TaskModel, head_of_transformers, read_info, save_model
+from ...model import TaskModel, head_of_transformers, read_info, save_model
 from ...tasks import task_of
 from ..evaluation.inference import predict_items
 from ..prediction.predictor import Predictor
@@ -178,10 +178,8 @@ def _refuse(model: TaskModel, to: str) -> None:
     """What no class of transformers, or no graph, reads.
 
     Raises:
-        ConfigError: a prompt, or a mean that a head of transformers would have to do without.
+        ConfigError: a mean that a head of transformers would have to do without.
     """
-    if model.prompt or isinstance(model.head, ClozeHead):
-        raise ConfigError("the model reads texts in a prompt, which only predict does")
     if to == "linear" and model.pooling == "mean" and "mean" not in model.config.layout.poolings:
         raise ConfigError(
             "the model reads the mean over the tokens, transformers' classifiers of its layout read [CLS]; give --to "

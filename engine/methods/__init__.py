@@ -1,1 +1,1 @@
-"""Methods beside the core: co-training, contrastive adaptation, cloze prompts, induced dictionaries."""
+"""Methods beside the core: co-training, contrastive adaptation, induced dictionaries."""

@@ -18,7 +18,7 @@ IDENTITY = 2
 """Raised when stages are identified by other keys than before; those of earlier runs are made anew."""
 SHARED = (
     *("source", "targets", "reader", "world", "model", "max_length", "prediction", "inference_tokens"),
-    *("checkpoint", "performance", "augment.code_switch.dictionaries", "cloze.verbaliser", "cotrain.start"),
+    *("checkpoint", "performance", "augment.code_switch.dictionaries", "cotrain.start"),
     "selftrain.soft.teacher_folders",
 )
 """Tables and keys that every stage may read and none is identified by: what files and models hold is in the digests of
@@ -31,7 +31,7 @@ class Stage:
 
     Attributes:
         id: path below the run folder, such as "seed-0/de/soft1".
-        kind: "pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", "cloze", or one that is
+        kind: "pretrain", "btf", "finetune", "soft", "hard", "cotrain", "align", or one that is
             registered from outside.
         name: short name in summaries, such as "soft1".
         arm: column of experiments that its scores belong to, such as "baseline", "btf" or "selftrain"; None where it

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ... import ConfigError
-from ...data import OUTSIDE, Prompt, Row, Tokenizer, inference_tokens, row_batches, window_rows
+from ...data import OUTSIDE, Row, Tokenizer, inference_tokens, row_batches, window_rows
 from ...tasks import has_spans, per_word, task_of
 from ..evaluation.inference import packed_votes, predict_batches, predicted_classes, unpacked_votes
 from ..evaluation.metrics import mark_entities, spans
@@ -196,8 +196,7 @@ class Predictor:
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
         """The class of each text, or pair of texts."""
         self.expect("classification")
-        rows = self._prompts(texts, pairs) if self.model.prompt else self._texts(texts, pairs)
-        verdicts = self._judge(rows, len(texts))
+        verdicts = self._judge(self._texts(texts, pairs), len(texts))
         self.counts["texts"] += len(texts)
         self.counts["abstained"] += int((~verdicts[1]).sum())
         names = self.model.labels
@@ -220,12 +219,6 @@ class Predictor:
             segments = None if text.second is None else [int(t >= text.second) for t in range(len(text.ids))]
             rows.append(Row(text.ids, [0], [i], segments, i))
         return rows
-
-    def _prompts(self, texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[Row]:
-        """Texts in the model's template, the mask as item."""
-        encoded = Prompt(self.model.prompt).encode(self.tokenizer, texts, pairs, max_length=self.max_length)
-        self.counts["cut"] += sum(prompt.cut_tokens > 0 for prompt in encoded)
-        return [Row(prompt.ids, [prompt.mask], [i], example=i) for i, prompt in enumerate(encoded)]
 
     def tag(self, texts: Sequence[str] | Sequence[Sequence[str]]) -> list[TagPrediction]:
         """The tags and entities of each sentence, a list of words or a text, which is then cut into words."""

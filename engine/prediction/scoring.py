@@ -198,7 +198,6 @@ def _evaluate(opened: OpenModel, named: Sequence[tuple[str, str, list[Example]]]
                 task=model.task,
                 labels=model.labels,
                 max_length=opened.max_length,
-                prompt=model.prompt,
                 whole=True,
             )
             scored = score(model, store, poll=poll, prediction=opened.prediction)

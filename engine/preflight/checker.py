@@ -301,8 +301,7 @@ class _Checker:
             shape = self._attempt("model.path", lambda: load_encoder_config(path))
             tokenizer = self._attempt("model.path", lambda: Tokenizer.from_folder(path)) if path.is_dir() else None
             if shape is not None:
-                masked = config.btf.on or config.finetune.head == "cloze"
-                load: Callable[[Path], Any] = load_masked_lm if masked else load_encoder
+                load: Callable[[Path], Any] = load_masked_lm if config.btf.on else load_encoder
                 self._attempt("model.path", lambda: load(path))
                 if config.pooling == "pooler":
                     self._attempt("pooling", lambda: load_pooler(path))

@@ -140,7 +140,7 @@ def _tensor_problems(info: FolderInfo, tensors: list[Stored], heads: list[str]) 
     for part, others in parts.items():
         fit = match(layout, shapes_of(info.config, part), tensors, others, tied=part == "masked-lm")
         problems |= dict.fromkeys(fit.problems)
-    if info.kind == "task" and not set(heads) & ({"masked-lm"} if info.head == "cloze" else {"task", "voters"}):
+    if info.kind == "task" and not set(heads) & {"task", "voters"}:
         problems[f"missing: the {info.head} head that config.json and xlt.json speak of"] = None
     more = [f"and {len(problems) - MOST_NAMES:,} more"] if len(problems) > MOST_NAMES else []
     return [*list(problems)[:MOST_NAMES], *more]
@@ -182,7 +182,6 @@ def _task(info: FolderInfo) -> dict[str, Any]:
         "voters": len(info.widths) if info.widths else 1,
         "voter_widths": None if info.widths is None else list(info.widths),
         "pooling": info.pooling if info.task == "classification" else None,
-        **({"prompt": info.prompt} if info.prompt else {}),
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...data.tokenizer.prompt import template_problem
 from ...tasks import has_spans, per_word
 from ..storage.names import JOIN
 from .config import RunConfig, TargetConfig, merged
@@ -29,7 +28,6 @@ def run_problems(config: RunConfig) -> Problems:
     yield from _selftrain_problems(config)
     yield from _training_problems(config)
     yield from _transfer_problems(config)
-    yield from _cloze_problems(config)
 
 
 def _language_problems(config: RunConfig) -> Problems:
@@ -123,24 +121,3 @@ def _transfer_problems(config: RunConfig) -> Problems:
             yield f"{name}.on", f"{method} is for classification; set {name}.on = false"
     if config.cotrain.on and config.cotrain.start == "adapted" and not config.contrastive.on:
         yield "cotrain.start", "is adapted, but contrastive.on is false: set it to true, or leave start out"
-
-
-def _cloze_problems(config: RunConfig) -> Problems:
-    template = config.cloze.template
-    if config.finetune.head != "cloze":
-        if config.cloze.verbaliser:
-            yield "cloze.verbaliser", 'is given, but nothing reads it; set finetune.head = "cloze"'
-        return
-    if config.task != "classification":
-        yield "finetune.head", "is cloze, which is for classification; use linear"
-    if config.pooling != "cls":
-        yield "pooling", f'is {config.pooling}, but with finetune.head = "cloze" heads read the mask; leave it out'
-    if not config.cloze.verbaliser:
-        yield "cloze.verbaliser", "is missing: a file with a class, a tab and words for it"
-    if (problem := template_problem(template)) is not None:
-        yield "cloze.template", problem
-    elif any(
-        ("{pair}" in template) != bool(reader.pair) and reader.format not in ("auto", "xnli")
-        for reader in (merged(config.reader, table.reader) for table in config.tables)
-    ):
-        yield "cloze.template", "has {pair} where the texts have none, or the other way round; see reader.pair"

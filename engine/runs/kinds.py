@@ -16,9 +16,9 @@ GROUP = "xlt_engine.plugins"
 REGISTERED = [masked_lm, finetune, soft, hard]
 """Modules that register their kinds when they are imported."""
 if has_room("methods"):
-    from ..methods import cloze, contrastive, cotrain, induce
+    from ..methods import contrastive, cotrain, induce
 
-    REGISTERED += [cloze, contrastive, cotrain, induce]
+    REGISTERED += [contrastive, cotrain, induce]
 
 
 @cache

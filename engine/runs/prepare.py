@@ -95,10 +95,6 @@ def _one_context(
         config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse), warnings=warnings
     )
     data.mend = context.mend
-    if config.finetune.head == "cloze" and not second:
-        from ..methods.cloze import verbaliser_pieces
-
-        verbaliser_pieces(config, data.labels, tokenizer)
     return context
 
 

@@ -224,7 +224,7 @@ def _other_models(config: RunConfig) -> dict[str, str]:
 
 def _input_hashes(config: RunConfig) -> dict[str, str]:
     """SHA-256 of every input file, by its path."""
-    paths = [*(file.path for file in recipe_files(config)), *config.cloze.verbaliser]
+    paths = [file.path for file in recipe_files(config)]
     return {str(path): file_hash(path) for path in paths if path.exists()}
 
 

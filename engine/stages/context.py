@@ -124,8 +124,7 @@ class Context:
     def check_base(self, stage: Stage) -> None:
         """Raises ModelError if the recipe's model folder, where the stage starts from it, cannot be loaded."""
         if "base" not in stage.inputs and self.config.model.path is not None:
-            own_head = stage.kind in ("pretrain", "btf") or self.config.prompt
-            load = load_masked_lm if own_head else load_encoder
+            load = load_masked_lm if stage.kind in ("pretrain", "btf") else load_encoder
             load(self.config.model.path)
 
     def load_task_model(self, stage: Stage, role: str) -> TaskModel:

@@ -64,10 +64,10 @@ class Datasets:
         self._labels: tuple[str, ...] | None = config.labels or None
         self._open: dict[str, TokenStore] = {}
 
-    def as_read_by(self, tokenizer: Tokenizer, max_length: int, prompt: str) -> Datasets:
+    def as_read_by(self, tokenizer: Tokenizer, max_length: int) -> Datasets:
         """The same files with the same labels, as another model reads them."""
         config = replace(self.config, labels=self.labels, max_length=min(self.config.max_length, max_length))
-        return Datasets(config.with_prompt(prompt), tokenizer, self._root, self._note, self._reuse, self.mend)
+        return Datasets(config, tokenizer, self._root, self._note, self._reuse, self.mend)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -209,8 +209,6 @@ class Datasets:
         settings |= {"whole": True} if whole else {}
         table = self.config.augment.code_switch
         settings |= {"code_switch": table.rate} if switch else {}
-        prompt = self.config.prompt if task == "classification" else ""
-        settings |= {"prompt": prompt} if prompt else {}
         key = store_key([*paths, *switch], self.tokenizer, settings)
         if key not in self._open:
             folder = self._root / key
@@ -238,7 +236,6 @@ class Datasets:
                     task=task,
                     labels=labels,
                     max_length=self.config.max_length,
-                    prompt=prompt,
                     whole=whole,
                 )
             if not len(self._open[key]):

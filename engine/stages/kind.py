@@ -285,7 +285,7 @@ def added_to(config: RunConfig, kind: str) -> tuple[str, ...]:
 
 
 ALWAYS = ("precision", "deterministic")
-TASK = ("task", "labels", "max_length", "pooling", "prompt")
+TASK = ("task", "labels", "max_length", "pooling")
 VOTERS = ("selftrain.voters", "selftrain.widths")
 """What all stages get, those of a task model, and those of one with voters."""
 

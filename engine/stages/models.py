@@ -66,8 +66,7 @@ def new_task_model(context: Context, stage: Stage, head: str, role: str = "base"
         assert config.model.path is not None
         pooler = load_pooler(config.model.path).to(context.device)
     fresh = new_head(config, head, encoder, len(context.data.labels), stage_seed(stage, "head"))
-    labels, prompt = context.data.labels, config.prompt
-    model = TaskModel(encoder, fresh, config.task, labels, pooling=config.pooling, pooler=pooler, prompt=prompt)
+    model = TaskModel(encoder, fresh, config.task, context.data.labels, pooling=config.pooling, pooler=pooler)
     return model.to(context.device)
 
 

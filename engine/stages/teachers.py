@@ -75,7 +75,7 @@ def check_teacher(
 
 def _as_own(config: RunConfig, info: FolderInfo, tokenizer: Tokenizer, run_tokenizer: Tokenizer) -> bool:
     """Whether the folder's model reads the run's own token stores."""
-    alike = tokenizer.fingerprint == run_tokenizer.fingerprint and info.prompt == config.prompt
+    alike = tokenizer.fingerprint == run_tokenizer.fingerprint
     return alike and info.config.max_length >= config.max_length
 
 
@@ -94,7 +94,7 @@ def folder_teachers(context: Context) -> list[FolderTeacher]:
             assert info.labels is not None
             data = None
             if not _as_own(config, info, tokenizer, context.tokenizer):
-                data = context.data.as_read_by(tokenizer, info.config.max_length, info.prompt)
+                data = context.data.as_read_by(tokenizer, info.config.max_length)
             classes = np.array([info.labels.index(label) for label in labels])
             context.opened[path] = FolderTeacher(path, classes, data)
         teachers.append(context.opened[path])

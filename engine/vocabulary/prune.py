@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from ... import ConfigError, ModelError
-from ...data import Example, Prompt
+from ...data import Example
 from ...data.tokenizer.resize import Pruned, prune_vocabulary
-from ...model import ClozeHead, Encoder, TaskModel, read_info, save_model
+from ...model import Encoder, TaskModel, read_info, save_model
 from ...tasks import per_word
 from ..prediction.predictor import Predictor
 from ..prediction.stage_record import keep_record
@@ -107,8 +107,7 @@ def prune_model(
 
 def prune_for(predictor: Predictor, examples: Sequence[Example]) -> Pruned:
     """The tokenizer and the rows that some texts need, and the model's head."""
-    config, head = predictor.model.config, predictor.model.head
-    verbaliser = [i for pieces in head.pieces for i in pieces] if isinstance(head, ClozeHead) else []
+    config = predictor.model.config
     padding = [] if config.pad_token_id is None else [config.pad_token_id]
     items = (_item(predictor, example) for example in examples)
     return prune_vocabulary(
@@ -117,7 +116,7 @@ def prune_for(predictor: Predictor, examples: Sequence[Example]) -> Pruned:
         (" ".join(item) if per_word(predictor.task) else f"{item[0]} {item[1] or ''}" for item in items),
         # Positions of XLM-R are counted from the padding's id, which then must not move.
         first=sum(padding) + 1 if config.layout.positions_after_pad else 0,
-        more=[*verbaliser, *padding],
+        more=padding,
     )
 
 
@@ -130,15 +129,14 @@ def _item(predictor: Predictor, example: Example) -> Any:
 
 def _ids(predictor: Predictor, examples: Sequence[Example]) -> Iterator[list[int]]:
     """The ids of every text, uncut."""
-    tokenizer, prompt = predictor.tokenizer, predictor.model.prompt
+    tokenizer = predictor.tokenizer
     for start in range(0, len(examples), _CHUNK):
         chunk = [_item(predictor, example) for example in examples[start : start + _CHUNK]]
         if per_word(predictor.task):
             yield from (e.ids for e in tokenizer.encode_words(chunk))
             continue
         texts, pairs = [text for text, _ in chunk], [pair for _, pair in chunk]
-        encoded = Prompt(prompt).encode(tokenizer, texts, pairs) if prompt else tokenizer.encode_texts(texts, pairs)
-        yield from (e.ids for e in encoded)
+        yield from (e.ids for e in tokenizer.encode_texts(texts, pairs))
 
 
 def fewer_rows(model: TaskModel, rows: Sequence[int]) -> TaskModel:
@@ -150,17 +148,11 @@ def fewer_rows(model: TaskModel, rows: Sequence[int]) -> TaskModel:
     padding = model.config.pad_token_id
     moved = None if padding is None else rows.index(padding)
     encoder = Encoder(replace(model.config, vocab_size=len(rows), pad_token_id=moved), seed=None)
-    old, head = dict(model.encoder.named_parameters()), model.head
+    old = dict(model.encoder.named_parameters())
     with torch.no_grad():
         for name, value in encoder.named_parameters():
             value.copy_(old[name][chosen] if old[name] is model.encoder.word_embedding else old[name])
-        if isinstance(head, ClozeHead):
-            new = {row: i for i, row in enumerate(rows)}
-            head = ClozeHead(encoder.config, [[new[i] for i in pieces] for pieces in head.pieces], seed=None)
-            for name, value in model.head.named_parameters():
-                dict(head.named_parameters())[name].copy_(value[chosen] if name == "decoder_bias" else value)
-    kind, pooling = type(model), model.pooling
-    return kind(encoder, head, model.task, model.labels, pooling=pooling, pooler=model.pooler, prompt=model.prompt)
+    return TaskModel(encoder, model.head, model.task, model.labels, pooling=model.pooling, pooler=model.pooler)
 
 
 def _write(source: Path, folder: Path, before: Predictor, pruned: Pruned) -> None:

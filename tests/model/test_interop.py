@@ -12,12 +12,11 @@ LABELS = ("O", "B-PER", "I-PER", "B-Ort")
 SMALL = dict(vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
 
 
-@pytest.mark.parametrize("head", ["voters", "unpooled", "prompt"])
+@pytest.mark.parametrize("head", ["voters", "unpooled"])
 def test_a_head_that_transformers_lacks_promises_nothing(tiny, tmp_path, head):
     """No names of labels, which a freshly drawn classifier would give out; folders of older versions have them."""
     heads = VoterHeads(32, 4) if head == "voters" else LinearHead(32, 4)
     parts = {"task": "ner"} if head == "voters" else {"task": "classification"}
-    parts |= {"prompt": "{text} [MASK]"} if head == "prompt" else {}
     model = TaskModel(Encoder(tiny, seed=1), heads, labels=LABELS, **parts)
     save_model(model, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -48,3 +47,12 @@ def test_pooler_of_a_checkpoint(transformers, tmp_path, folder):
     assert torch.equal(load_pooler(tmp_path / "base").dense_weight, theirs.pooler.dense.weight)
     with pytest.raises(ModelError, match=r"missing: pooler\.dense\.weight \[32, 32\]"):
         load_pooler(folder)
+
+
+def test_a_folder_that_reads_prompts_names_the_version_that_does(tiny, tmp_path):
+    save_model(TaskModel(Encoder(tiny, seed=1), LinearHead(32, 4), "classification", LABELS), tmp_path)
+    own = json.loads((tmp_path / "xlt.json").read_text())
+    for change in ({"prompt": "{text} {mask}"}, {"head": {"kind": "cloze", "dropout": 0.0, "pieces": [[7], [8]]}}):
+        (tmp_path / "xlt.json").write_text(json.dumps(own | change))
+        with pytest.raises(ModelError, match=r"xlt\.json: it reads texts in a prompt, .* 1558c56"):
+            load_task_model(tmp_path)

@@ -18,7 +18,6 @@ READ_OTHER_THINGS = {
     "engine/commands/options.py": "a value of its own messages",
     "engine/corpus/merge.py": "its own counts",
     "engine/corpus/report.py": "its own record",
-    "engine/methods/cloze.py": "verbalisers",
     "engine/plan/stage.py": "settings as JSON values",
     "engine/report/svg.py": "escapes text that it writes",
     "engine/report/tracking/export.py": "writes tables",

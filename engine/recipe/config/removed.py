@@ -22,6 +22,7 @@ UNUSED: dict[str, object] = {f"world.{knob}": value for knob, value in _KNOBS.it
     "selftrain.mlm_weight": 0.0,
     "selftrain.soft.sides": "target",
     "selftrain.accept": "threshold",
+    "cloze": {"template": "{text} It was {mask}.", "verbaliser": []},
 }
 """Removed keys with the value at which they did nothing. The `config.toml` of an earlier version's run names every key:
 with these values they are dropped, so that the run can be gone on with and read."""
@@ -50,6 +51,7 @@ REMOVED = {
     "selftrain.alpha.calibrate": "leave it out, confidences are taken as they are",
     'selftrain.source_filter = "agreed"': 'use "correct", or "none" to keep all source examples',
     "selftrain.soft.sides": "leave it out, the teacher labels the text of the target; more epochs do as much",
+    "cloze": "leave it out, classifiers have a head of their own; finetune.head is linear",
     "selftrain.accept": "leave it out, balancing what is accepted gained nothing; see selftrain.source_prior",
     "selftrain.soft.stored": "leave it out, soft labels lie on the disk in fp32",
     "augment.code_switch.draw": "leave it out, the choice of words goes by the example",
@@ -68,7 +70,7 @@ REMOVED = {
     },
 }
 """By key, or key and value; a key without a dot has gone from every table."""
-AFTER_0_2_0 = {"each", "selftrain.accept", "selftrain.soft.sides", "selftrain.mlm_weight", "l2_to_base"}
+AFTER_0_2_0 = {"each", "cloze", "selftrain.accept", "selftrain.soft.sides", "selftrain.mlm_weight", "l2_to_base"}
 AFTER_0_2_0 |= {key for key in REMOVED if key.startswith("world.")} | _OF_TRANSLATIONS.keys()
 
 

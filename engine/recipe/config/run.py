@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from ...training.config import option as _option
 from ...training.config import required as _required
 from ..toml_parse import Key
 from .languages import ReaderConfig, SourceConfig, TargetConfig
-from .stages import AugmentConfig, BtfConfig, ClozeConfig, FinetuneConfig, PretrainConfig, SelfTrainConfig
+from .stages import AugmentConfig, BtfConfig, FinetuneConfig, PretrainConfig, SelfTrainConfig
 from .training import StageConfig, StageTraining, TrainingConfig
 from .transfer import ContrastiveConfig, CotrainConfig
 
@@ -123,7 +123,6 @@ class RunConfig:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     btf: BtfConfig = field(default_factory=BtfConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    cloze: ClozeConfig = field(default_factory=ClozeConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     selftrain: SelfTrainConfig = field(default_factory=SelfTrainConfig)
     arms: ArmsConfig = field(default_factory=ArmsConfig)
@@ -161,16 +160,6 @@ class RunConfig:
         itself = {name: getattr(table, name) for name in names if getattr(table, name, None) is not None}
         shared: dict[str, Any] = vars(self.training)
         return StageTraining(**shared | itself)
-
-    @property
-    def prompt(self) -> str:
-        """The template of every text that a classifier of the run reads; empty where texts are read as they are."""
-        return self.cloze.template if self.finetune.head == "cloze" else ""
-
-    def with_prompt(self, prompt: str) -> RunConfig:
-        """The recipe with another template for all texts, or without one where it is empty."""
-        cloze = replace(self.cloze, template=prompt or self.cloze.template)
-        return replace(self, finetune=replace(self.finetune, head="cloze" if prompt else "linear"), cloze=cloze)
 
     def target(self, language: str | None) -> TargetConfig:
         """The table of the target of this language, which the recipe must have."""

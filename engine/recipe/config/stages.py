@@ -67,7 +67,7 @@ class TaskConfig(StageConfig):
 class FinetuneConfig(TaskConfig):
     """Training on the labelled source; its result is the first teacher."""
 
-    head: Literal["linear", "mlp", "prediction", "voters", "cloze"] = option(
+    head: Literal["linear", "mlp", "prediction", "voters"] = option(
         "linear", 'head of the first teacher; "prediction" is that of ModernBERT in transformers'
     )
     target_mix: Literal["natural", "balanced"] = option(
@@ -79,16 +79,6 @@ class FinetuneConfig(TaskConfig):
         decides=False,
     )
     source_temperature: float = option(1.0, "exponent for source_mix = temperature", min=0, max=1, decides=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClozeConfig:
-    """What finetune.head = "cloze" reads: texts in a template, classes as words in its blank."""
-
-    template: str = option("{text} It was {mask}.", "what a text is put into; {pair} for pairs of texts")
-    verbaliser: tuple[Path, ...] = option(
-        (), "files with a class, a tab and words for it, with commas between them; several files add up"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -262,8 +262,6 @@ def test_what_transformers_cannot_read_is_refused(tmp_path: Path, text: Path) ->
     mean = write_stage(tmp_path / "mean", "bert", "classification", "voters", "mean")
     with pytest.raises(ConfigError, match=r"read \[CLS\]; give --to transformers"):
         export_model(mean, tmp_path / "out", "linear", [text])
-    prompt = write_stage(tmp_path / "prompt", "bert", "classification", "voters", "cls", prompt="{text} [MASK]")
-    pytest.raises(ConfigError, export_model, prompt, tmp_path / "out", "transformers", [text]).match("in a prompt")
     pytest.raises(ConfigError, export_model, mean, tmp_path / "out", "transformers").match("say with --text")
     assert not (tmp_path / "out").exists()
 

@@ -10,7 +10,7 @@ from xlt_engine.engine import load_recipe
 TEXTS = "classification"
 COTRAIN = ("cotrain.on=true", "selftrain.on=false", "btf.on=false")
 ALIGN = ("contrastive.on=true", "selftrain.on=false", "btf.on=false")
-CLOZE, WORDS, INDUCE = "finetune.head=cloze", 'cloze.verbaliser=["w.tsv"]', "augment.code_switch.induce=true"
+INDUCE = "augment.code_switch.induce=true"
 FOLDERS = 'selftrain.soft.teacher_folders=["a"]'
 
 
@@ -29,11 +29,6 @@ FOLDERS = 'selftrain.soft.teacher_folders=["a"]'
         (TEXTS, (*COTRAIN, "cotrain.start=adapted"), "start: is adapted, but contrastive.on is false"),
         (TEXTS, (*ALIGN, "task=ner"), "contrastive adaptation is for classification"),
         (TEXTS, (*ALIGN, "contrastive.temperature=0"), "greater than 0"),
-        (TEXTS, (CLOZE,), "cloze.verbaliser: is missing"),
-        (TEXTS, (WORDS,), "cloze.verbaliser: .*nothing reads it"),
-        (TEXTS, (CLOZE, "pooling=mean", WORDS), "pooling: .*heads read the mask"),
-        (TEXTS, (CLOZE, WORDS, 'cloze.template="{text}"'), r"cloze.template: .*has no \{mask\}"),
-        ("ner", (CLOZE, WORDS), "finetune.head: is cloze, which is for classification"),
         ("ner", (INDUCE, 'augment.code_switch.dictionaries=["a.tsv"]'), "induce: is on, and dictionaries are given"),
         ("ner", (FOLDERS, "selftrain.soft.teacher_weights=[1]"), "soft.teacher_weights: 1 given, expected 2"),
         ("ner", ("selftrain.soft.teacher_weights=[0]",), "greater than 0"),
@@ -55,7 +50,7 @@ def test_the_best_epoch_needs_a_dev_file_which_no_made_world_has(tiny: Any) -> N
 
 
 OFF = (
-    *("finetune.source_temperature", "augment.", "cloze.", "source.", "targets."),
+    *("finetune.source_temperature", "augment.", "source.", "targets."),
     *("contrastive.", "cotrain.", "selftrain.soft.teacher_folders"),
 )
 

@@ -20,8 +20,6 @@ from xlt_engine.engine.methods.contrastive import LabelAlignment
 from xlt_engine.engine.training.config import PerformanceConfig
 from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
 from xlt_engine.model import (
-    ClozeHead,
-    ClozeModel,
     Encoder,
     EncoderConfig,
     Head,
@@ -58,11 +56,6 @@ def classifier(head: Callable[[], Head] = voters, pooling: str = "cls") -> TaskM
     return TaskModel(Encoder(CONFIG, seed=1), head(), "classification", "abc", pooling=pooling, pooler=pooler)
 
 
-def cloze() -> TaskModel:
-    head = ClozeHead(CONFIG, [[7], [8, 9], [10]], seed=2)
-    return ClozeModel(Encoder(CONFIG, seed=1), head, "classification", "abc")
-
-
 KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "pretrain, btf": lambda: (MaskedLM(Encoder(CONFIG, seed=1), seed=3), masked_lm),
     "finetune, hard, cotrain": lambda: (tagger(), cross_entropy),
@@ -73,7 +66,6 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "classes, mlp": lambda: (classifier(lambda: MlpHead(HIDDEN, CLASSES, 0.3, seed=2)), cross_entropy),
     "classes, mean": lambda: (classifier(pooling="mean"), cross_entropy),
     "classes, pooler": lambda: (classifier(linear, "pooler"), cross_entropy),
-    "cloze": lambda: (cloze(), cross_entropy),
     # The contrast itself is between the texts of a part, so that without it alone parts add up.
     "align": lambda: (classifier(linear), LabelAlignment(0.1, 0.0)),
 }
@@ -85,7 +77,7 @@ def batch(kind: str, step: int = 0) -> PackedBatch:
     lengths = rng.integers(3, 12, size=8)
     items = [np.arange(1, n - 1) for n in lengths]
     items[2] = items[2][:0]
-    if kind.startswith(("classes", "cloze", "align")):
+    if kind.startswith(("classes", "align")):
         items = [np.array([0])] * 8
     labels = [rng.integers(VOCABULARY if "btf" in kind else CLASSES, size=len(i)) for i in items]
     labels[5][:] = -100

@@ -32,7 +32,6 @@ from xlt_engine.model import (
     LinearHead,
     MaskedLM,
     TaskModel,
-    cloze_model,
     load_encoder,
     load_masked_lm,
     load_task_model,
@@ -367,22 +366,6 @@ def test_padding_at_the_end_moves_along(tmp_path: Path) -> None:
     small = Tokenizer.from_folder(tmp_path / "out")
     assert load_task_model(tmp_path / "out").config.pad_token_id == small.pad_id == report.rows - 5
     assert report.rows < tokenizer.vocab_size
-
-
-def test_a_cloze_head_keeps_its_words_and_their_bias(tmp_path: Path) -> None:
-    tokenizer = wordpiece(WORDS + ["bad", "good"])
-    base = MaskedLM(Encoder(EncoderConfig(tokenizer.vocab_size, 16, 1, 2, 32, 32), seed=3), seed=4)
-    with torch.no_grad():
-        base.decoder_bias += torch.randn(tokenizer.vocab_size, generator=torch.Generator().manual_seed(1))
-    pieces = [ids(tokenizer, word)[1:-1] for word in ("good", "bad")]
-    model = cloze_model(base, pieces, ("yes", "no"), prompt="{text} still {mask}")
-    save_model(model, tmp_path / "model")
-    tokenizer.save(tmp_path / "model")
-    prune_model(tmp_path / "model", tmp_path / "out", [write_lines(tmp_path / "text.txt", TEXT)])
-    assert predict(tmp_path / "model", TEXT) == predict(tmp_path / "out", TEXT)
-    small, head = Tokenizer.from_folder(tmp_path / "out"), load_task_model(tmp_path / "out").head
-    assert [[small.token(i) for i in own] for own in head.pieces] == [["good"], ["bad"]]  # type: ignore[attr-defined]
-    assert len(head.decoder_bias) == small.vocab_size < tokenizer.vocab_size  # type: ignore[arg-type]
 
 
 def test_a_pair_of_texts(tmp_path: Path) -> None:

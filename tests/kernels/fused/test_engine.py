@@ -54,11 +54,9 @@ TEXT_CLASSES = (
     "cotrain.batch_size=8",
     f"cotrain.{LR}",
 )
-CLOZE = (*PRETRAINED, 'finetune.head="cloze"', f"finetune.{LR}", "selftrain.on=false", "btf.on=false")
 CASES = {
     "ner": (NER, {"btf", "finetune", "soft", "hard"}),
     "classification": (TEXT_CLASSES, {"btf", "finetune", "soft", "hard", "align", "cotrain"}),
-    "cloze": (CLOZE, {"finetune", "cloze"}),
 }
 """Options, and the kinds of stages that they make."""
 CHOSEN = CASES if os.environ.get("XLT_FUSED") == "all" else ("ner",)
@@ -80,10 +78,6 @@ class Both:
         if task == "classification":
             self._general_text()
         self._shorten()
-        if case == "cloze":
-            words = self.run.folder / "words.tsv"
-            words.write_text("positive\tgood, fine\nnegative\tbad\n", "utf-8")
-            self.options += (f'cloze.verbaliser=["{words}"]',)
 
     def _general_text(self) -> None:
         """Sentences about the classes."""
