@@ -19,7 +19,6 @@ IDENTITY = 2
 SHARED = (
     *("source", "targets", "reader", "world", "model", "max_length", "prediction", "inference_tokens"),
     *("checkpoint", "performance", "augment.code_switch.dictionaries", "cotrain.start"),
-    "selftrain.soft.teacher_folders",
 )
 """Tables and keys that every stage may read and none is identified by: what files and models hold is in the digests of
 stores and inputs, and the rest changes no weight."""

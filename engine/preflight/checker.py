@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ from ...data import OUTSIDE, Tokenizer, train_wordpiece
 from ...model import EncoderConfig, load_encoder, load_encoder_config, load_masked_lm, load_pooler
 from ...tasks import has_spans
 from ..pseudolabels.diagnostics import single_voter, slow_learning_rate
-from ..recipe.config import RunConfig, TargetConfig
+from ..recipe.config import RunConfig
 from ..recipe.config.files import DataFile, recipe_files
 from ..recipe.load import RecipeError, key_places, load_recipe
 from ..recipe.schema import dotted, parse_key
@@ -24,8 +23,6 @@ from ..runs.graph import chosen_stages
 from ..runs.prepare import encoder_problems, freezing, make_context, setting_problems
 from ..runs.synthetic_data import settled
 from ..stages.context import Context
-from ..stages.outside import read_outside, refuse_strangers
-from ..stages.teachers import check_teacher
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
 from ..storage.text import size_text, text_table
@@ -36,7 +33,6 @@ from .check_data import (
     Fault,
     Texts,
     coverage,
-    known_labels,
     label_faults,
     label_warnings,
     leak_warnings,
@@ -261,7 +257,6 @@ class _Checker:
         if config.selftrain.on:
             warning = single_voter(config.selftrain.voters)
             self.report.warnings += [warning] if warning else []
-            self._teachers()
 
     def _general_text(self, role: str, why: str) -> None:
         """Languages without a text that the recipe needs."""
@@ -270,27 +265,6 @@ class _Checker:
             wrong = any(problem.message.startswith(f"{name}: ") for problem in self.report.problems)
             if not (wrong or table.general or (role == "control" and table.control)):
                 self._add_key(name, f"is missing for {table.language}: {why}")
-
-    def _teachers(self) -> None:
-        """Folders that teach: each must hold a model of this task and these labels."""
-        config, path = self.config, self.config.model.path
-        folders, labels = config.selftrain.soft.teacher_folders, known_labels(config, self.texts)
-        for i, target in enumerate(config.targets):
-            if target.pseudo_labels is not None and labels:
-                self._attempt(f"targets.{i}.pseudo_labels", partial(self._outside, target, labels))
-        if not folders or not labels:
-            return
-        tokenizer = None if path is None else self._attempt("model.path", lambda: Tokenizer.from_folder(path))
-        for i, folder in enumerate(folders):
-            look = partial(check_teacher, config, labels, folder, tokenizer)
-            self._attempt(f"selftrain.soft.teacher_folders.{i}", look)
-
-    def _outside(self, target: TargetConfig, labels: Sequence[str]) -> None:
-        """Labels from outside must be of this target's text."""
-        said = read_outside(self.config, target, labels)
-        here = [(file, examples) for file, examples in self.texts.items() if file.role == "unlabelled"]
-        texts = (e for file, examples in here if file.path in target.unlabelled for e in examples)
-        refuse_strangers(target.pseudo_labels, said, texts)
 
     def _model(self) -> Tokenizer | None:
         """Checks the model folder, or the shape of a new encoder; the folder's tokenizer."""

@@ -20,7 +20,7 @@ from ..storage.files import sha256_file
 from ..storage.run_folder import environment
 from ..summary.answer import refuse_run
 
-MARKS = {"T": "target_labels", "D": "dictionary", "O": "outside_labels"}
+MARKS = {"T": "target_labels", "D": "dictionary"}
 _RECORDED = ("arm", "pair", "seed", "inputs", "accepted", "removed", "steps", "tokens", "seconds", "cpu_seconds")
 _READ = ("config.json", "xlt.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 _T = TypeVar("_T")

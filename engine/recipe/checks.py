@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...tasks import has_spans, per_word
+from ...tasks import has_spans
 from ..storage.names import JOIN
 from .config import RunConfig, TargetConfig, merged
 from .schema import dotted
@@ -81,18 +81,6 @@ def _target_problems(config: RunConfig) -> Problems:
 
 def _selftrain_problems(config: RunConfig) -> Problems:
     alpha, soft = config.selftrain.alpha, config.selftrain.soft
-    for i, target in enumerate(config.targets):
-        key = f"targets.{i}.pseudo_labels"
-        if target.pseudo_labels is None:
-            continue
-        if not config.selftrain.on:
-            yield key, "is given, but nothing reads it; set selftrain.on = true"
-        if config.targets_together:
-            yield key, "is given, and targets_together is on; leave one of them out"
-        if soft.loss == "logits":
-            yield "selftrain.soft.loss", f"is logits, but {key} has probabilities; use mse, kl or ce"
-        if per_word(config.task) and soft.positions == "all":
-            yield "selftrain.soft.positions", f"is all, but {key} is of words; use first"
     if alpha.items == "entities" and not has_spans(config.task):
         yield "selftrain.alpha.items", "is entities, which is for tagging; leave it out"
     if config.task == "tag":
@@ -102,10 +90,8 @@ def _selftrain_problems(config: RunConfig) -> Problems:
             yield "reader.scheme", "is of tags that mark entities; leave it out"
     if alpha.data == "dev" and not config.has_dev:
         yield "selftrain.alpha.data", "is dev, but source.dev is missing"
-    if config.selftrain.on and "soft" not in config.selftrain.sequence:
-        for key, unused in (("teachers", soft.teachers == "one"), ("teacher_folders", not soft.teacher_folders)):
-            if not unused:
-                yield f"selftrain.soft.{key}", "is given, but there is no soft stage to use it; see selftrain.stages"
+    if config.selftrain.on and "soft" not in config.selftrain.sequence and soft.teachers != "one":
+        yield "selftrain.soft.teachers", "is given, but there is no soft stage to use it; see selftrain.stages"
 
 
 def _training_problems(config: RunConfig) -> Problems:

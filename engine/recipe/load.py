@@ -135,7 +135,7 @@ def model_names(source: str | Path | None, overrides: Sequence[str]) -> list[str
     """
     raw, places, _ = _read(source, overrides)
     names: list[str] = []
-    for key in (("model", "name"), ("cotrain", "model"), ("selftrain", "soft", "teacher_folders")):
+    for key in (("model", "name"), ("cotrain", "model")):
         value: Any = raw
         for part in key:
             value = value.get(part) if isinstance(value, dict) else None

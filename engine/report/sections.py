@@ -177,10 +177,6 @@ def decision_table(run: Run) -> str:
         text += "†: needs target gold labels; for looking at only, nothing was chosen by it. "
     text += "Source removed: the student no longer reproduced their labels; on clean data forgetting, not noise."
     notes = [text]
-    if beside := [d["outside"] for d in decisions if d.get("outside")]:
-        share = mean(o["items"] for o in beside) / mean(d["items"] for d in decisions if d.get("outside"))
-        same = percent(mean(o["agreement"] for o in beside))
-        notes.append(f"Outside labels name {percent(share)} of the items; the voters agree with {same} of them.")
     return table(header, list(zip(*columns, strict=True)), dense=True) + "".join(map(note, notes))
 
 

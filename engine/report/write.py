@@ -44,7 +44,6 @@ FILL_IN = "FILL-IN"
 _USED = {
     "uses_target_labels": "labels of the target language",
     "uses_dictionary": "a dictionary",
-    "uses_outside_labels": "labels that another model gave target texts",
 }
 
 

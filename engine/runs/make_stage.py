@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...model import MaskedLM, TaskModel, load_task_model, save_model
-from ..evaluation.inference import Scored, metric_rows
+from ..evaluation.inference import Scored
 from ..evaluation.per_example import save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
 from ..stages.context import Context, write_trace
 from ..stages.kind import StageRun, kind_of
-from ..stages.outside import outside_scores
 from ..stages.train_stage import Outcome, train_stage
 from ..storage.files import (
     atomic_write_json,
@@ -30,7 +29,6 @@ from ..storage.names import CARD, FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTE
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, link_equal
 from ..summary.stage_table import MARKS
-from ..summary.summary import OUTSIDE_LABELS
 from .stage_state import INPUTS, fingerprint_of, state, take_over_stage, weights_of
 
 _NAMES = ("text", "pair", "label", "words", "tags", "label_map")
@@ -167,18 +165,12 @@ class _Scores(NamedTuple):
 
 
 def _scores(context: Context, stage: Stage, model: TaskModel) -> _Scores:
-    """Of the model, and beside it those of labels from outside."""
-    rows, scored = context.score_stage(stage, model)
-    if (outside := outside_scores(context, stage)) is not None:
-        language, score, count = outside
-        rows, scored = rows + metric_rows(score, language, OUTSIDE_LABELS, count), scored | {language: score}
-    return _Scores(rows, scored, kind_of(stage).if_gold(context, stage))
+    return _Scores(*context.score_stage(stage, model), kind_of(stage).if_gold(context, stage))
 
 
 def _marks(run: StageRun, notes: dict[str, Any]) -> dict[str, bool]:
-    """The marks of a stage: its own, and those of every stage or folder that it learns from or starts from."""
+    """The marks of a stage: its own, and those of every stage that it learns from or starts from."""
     folders = [run.context.folder(other) for other in run.stage.inputs.values()]
-    folders += run.context.config.selftrain.soft.teacher_folders if run.stage.kind == "soft" else ()
     records = [notes, *(read_json(folder / FINISHED, None) for folder in folders)]
     return {mark: any(record.get(mark, False) for record in records) for mark in MARKS}
 

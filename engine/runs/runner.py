@@ -217,9 +217,7 @@ def _as_begun(resolved: Resolved, record: dict[str, Any]) -> Resolved:
 
 def _other_models(config: RunConfig) -> dict[str, str]:
     """Key -> `ORG/NAME@COMMIT` of each model from the cache besides the first encoder."""
-    teachers = enumerate(config.selftrain.soft.teacher_folders)
-    folders = {"cotrain.model": config.cotrain.model} | {f"selftrain.soft.teacher_folders.{i}": p for i, p in teachers}
-    return {key: name for key, folder in folders.items() if (name := hub_name(folder))}
+    return {"cotrain.model": name} if (name := hub_name(config.cotrain.model)) else {}
 
 
 def _input_hashes(config: RunConfig) -> dict[str, str]:

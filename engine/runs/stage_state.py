@@ -16,7 +16,7 @@ from typing import Any
 from ... import ConfigError
 from ..plan import Stage, digest, fingerprint
 from ..stages.context import Context
-from ..stages.kind import digests_of, inputs_of
+from ..stages.kind import inputs_of
 from ..storage.files import (
     delete,
     link_files,
@@ -56,7 +56,7 @@ def _input_digests(context: Context, stage: Stage) -> dict[str, str]:
             context.digests[str(path)] = digest({file.name: sha256_file(file) for file in files})
         digests["base"] = context.digests[str(path)]
     digests["tokenizer"] = context.tokenizer.fingerprint
-    return digests | digests_of(context, stage)
+    return digests
 
 
 def run_folders(paths: Sequence[str | Path]) -> tuple[Path, ...]:

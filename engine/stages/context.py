@@ -41,7 +41,6 @@ class Context:
         digests: stage id -> digest of the fingerprint of its result, for stages that are done.
         reuse: other run folders, whose finished stages and stores serve where they are those wanted.
         models: where co-training has a second encoder, the run as each of the two sees it, by letter; else empty.
-        opened: what was made of model folders outside of the run, by their path (`teachers.py`).
         retry: of all passes of the run, so that what did not fit once is not tried again.
     """
 
@@ -57,7 +56,6 @@ class Context:
     warnings: list[RunWarning] = field(default_factory=list)
     reuse: tuple[Path, ...] = ()
     models: dict[str, Context] = field(default_factory=dict)
-    opened: dict[Path, Any] = field(default_factory=dict)
     retry: PassRetry | None = None
 
     def __post_init__(self) -> None:

@@ -64,11 +64,6 @@ class Datasets:
         self._labels: tuple[str, ...] | None = config.labels or None
         self._open: dict[str, TokenStore] = {}
 
-    def as_read_by(self, tokenizer: Tokenizer, max_length: int) -> Datasets:
-        """The same files with the same labels, as another model reads them."""
-        config = replace(self.config, labels=self.labels, max_length=min(self.config.max_length, max_length))
-        return Datasets(config, tokenizer, self._root, self._note, self._reuse, self.mend)
-
     @property
     def labels(self) -> tuple[str, ...]:
         """The label set: the recipe's, else that of the source training file, `O` first for NER."""

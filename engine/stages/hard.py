@@ -19,7 +19,6 @@ from .context import Context
 from .decision_files import DECISION
 from .finetune import labelled_examples
 from .kind import VOTERS, StageKind, StageRun, Training, register_kind
-from .outside import outside_digests, outside_notes
 from .pool import POOL, by_target, load_pool, pool_store, pool_tokens, target_examples
 from .round_decision import Rules, collect_votes, decide, if_gold, record
 from .soft import fresh_student
@@ -42,9 +41,6 @@ class Hard(StageKind):
         data = context.data
         stores = {"source": data.source_train, "target": pool_store(context, stage)}
         return stores | ({"dev": data.source_dev} if context.config.has_dev else {})
-
-    def digests(self, context: Context, stage: Stage) -> dict[str, str]:
-        return outside_digests(context, stage)
 
     def build(self, run: StageRun) -> Training:
         context, stage, table = run.context, run.stage, run.context.config.selftrain.hard
@@ -76,7 +72,7 @@ class Hard(StageKind):
             model,
             batches,
             cross_entropy,
-            notes | {"alpha": found["alpha"]} | outside_notes(context, stage),
+            notes | {"alpha": found["alpha"]},
             lambda trace: line,
             lambda trace: against_teacher(run, model, parts[1].view, pool, saved["target.label"]),
         )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ... import ConfigError
 from ...data import BatchSize, MlmBatches, Part, TaskBatches, TokenStore, derive_seed
-from ...model import Encoder, Head, MaskedLM, TaskModel
+from ...model import Encoder, MaskedLM, TaskModel
 from ..evaluation.held_out import HeldOut
 from ..plan import Stage
 from ..plan.stage import settings_of, training_settings
@@ -180,10 +180,6 @@ class StageKind(ABC):
         """By target, what a finished stage's decision makes of the test files of now; kept with the scores."""
         return {}
 
-    def digests(self, context: Context, stage: Stage) -> dict[str, str]:
-        """What else decides the result: role -> digest of something that is neither a store nor another stage."""
-        return {}
-
 
 class Addition:
     """Something that joins stages of other kinds, those that have its name among their `additions`.
@@ -214,21 +210,6 @@ class Addition:
         return []
 
 
-@dataclass(frozen=True)
-class HeadKind:
-    """A kind of head that is made of an input's own weights.
-
-    Attributes:
-        model: the model of a stage, from the input with a role.
-        head: a head of the right size, for counting parameters.
-        digests: what else decides the result of a stage that has it, as `StageKind.digests`.
-    """
-
-    model: Callable[[Context, Stage, str], TaskModel]
-    head: Callable[[Encoder, int, int], Head]
-    digests: Callable[[Context, Stage], dict[str, str]]
-
-
 def planned(context: Context, stage: Stage) -> Planned:
     """What a stage trains on, before it runs. One draw for all seeds, so that their estimates are the same.
 
@@ -250,7 +231,6 @@ Planner = Callable[[RunConfig, int, tuple[Stage, ...]], list[Stage]]
 _KINDS: dict[str, StageKind] = {}
 _ADDITIONS: dict[str, Addition] = {}
 _PLANNERS: list[Planner] = []
-HEADS: dict[str, HeadKind] = {}
 
 
 def register_kind(kind: StageKind) -> None:
@@ -299,11 +279,6 @@ def with_settings(config: RunConfig, stage: Stage) -> Stage:
     return replace(stage, settings=settings_of(config, keys, stage.targets) | training)
 
 
-def register_head(name: str, head: HeadKind) -> None:
-    """Makes a kind of head known that is not fresh."""
-    HEADS[name] = head
-
-
 def kind_of(stage: Stage) -> StageKind:
     """The kind of a stage.
 
@@ -328,13 +303,6 @@ def inputs_of(context: Context, stage: Stage) -> dict[str, TokenStore]:
     if stage.training.keep == "best":
         stores["dev"] = context.data.source_dev
     return stores
-
-
-def digests_of(context: Context, stage: Stage) -> dict[str, str]:
-    """What else decides a stage's result, by role."""
-    kind = kind_of(stage)
-    head = None if kind.masked else HEADS.get(kind.head(context.config))
-    return kind.digests(context, stage) | ({} if head is None else head.digests(context, stage))
 
 
 def read_tokens(context: Context, stage: Stage) -> list[int]:

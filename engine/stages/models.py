@@ -24,7 +24,7 @@ from ..plan import Stage
 from ..pseudolabels.diagnostics import cut_by_length, no_token
 from ..recipe.config import RunConfig
 from .context import Context
-from .kind import HEADS, stage_seed
+from .kind import stage_seed
 
 
 def new_encoder_config(config: RunConfig, tokenizer: Tokenizer) -> EncoderConfig:
@@ -55,10 +55,8 @@ def new_task_model(context: Context, stage: Stage, head: str, role: str = "base"
     """The encoder of an input with a fresh, seeded head, or with one that is made of the input's own weights.
 
     Args:
-        head: "linear", "mlp", "prediction", "voters", or a registered one (`kind.register_head`).
+        head: "linear", "mlp", "prediction", "voters".
     """
-    if head in HEADS:
-        return HEADS[head].model(context, stage, role)
     config = context.config
     encoder = load_encoder(context.input_folder(stage, role)).to(context.device)
     pooler = None
@@ -80,8 +78,6 @@ def new_head(config: RunConfig, kind: str, encoder: Encoder, num_classes: int, s
         return MlpHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
     if kind == "prediction":
         return PredictionHead(encoder.config, num_classes, drop, seed=seed)
-    if kind in HEADS:
-        return HEADS[kind].head(encoder, num_classes, seed)
     table = config.selftrain
     if table.voters == 1 and not table.widths:
         return LinearHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)

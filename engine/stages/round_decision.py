@@ -33,7 +33,6 @@ from ..storage.files import read_json
 from ..storage.names import FINISHED
 from .context import Context
 from .decision_files import DECISION, LabelledVotes
-from .outside import OutsideLabels, agreement, outside_labels, with_outside
 from .pool import Pool, by_target, correction, load_pool, pool_store
 
 
@@ -84,17 +83,15 @@ class RoundVotes:
         pool: the examples that are still in play.
         source: on the labelled source texts that alpha can be chosen on, by the values of `selftrain.alpha.data`.
         in_play: bool [N], the source examples that no round has removed; `source["kept"]` is on these.
-        alone: on the unlabelled examples in play; `target` with outside labels as a voter more.
+        target: on the unlabelled examples in play.
         texts: `target`, by the target whose text it is.
     """
 
     pool: Pool
     source: dict[str, Voted]
     in_play: np.ndarray
-    alone: Voted
     target: Voted
     texts: list[Voted]
-    outside: OutsideLabels | None
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,6 @@ class StageDecision(RoundDecision):
 def collect_votes(context: Context, stage: Stage, labeller: TaskModel) -> RoundVotes:
     """Has the labeller of a round vote on both languages."""
     pool, store, data = load_pool(context, stage), pool_store(context, stage), context.data
-    outside = outside_labels(context, stage)
     context.progress.note(
         f"{stage.id}: votes on {len(data.source_train)} source and {len(pool.target)} target examples"
     )
@@ -123,10 +119,9 @@ def collect_votes(context: Context, stage: Stage, labeller: TaskModel) -> RoundV
     if context.config.has_dev:
         source["dev"] = vote(labeller, data.source_dev, **context.passes)
     correct = correction(context, store)
-    alone = vote(labeller, store, pool.target, correct, **context.passes)
-    target = replace(alone, votes=with_outside(alone.votes, alone.items, outside))
+    target = vote(labeller, store, pool.target, correct, **context.passes)
     texts = [target.of(np.isin(np.arange(len(store)), examples)) for examples in by_target(store)]
-    return RoundVotes(pool, source, in_play, alone, target, texts, outside)
+    return RoundVotes(pool, source, in_play, target, texts)
 
 
 def decide(votes: RoundVotes, rules: Rules) -> StageDecision:
@@ -164,7 +159,6 @@ def record(
     """
     target, texts, store = votes.target, votes.texts, votes.target.store
     found = _record(stage, rules, votes, decision)
-    found |= agreement(votes.alone.votes, votes.alone.items, votes.outside, rules.labels)
     require_accepted(
         found["accepted"],
         target.votes.min_confidence,
@@ -302,7 +296,7 @@ def _warn(context: Context, stage: Stage, votes: RoundVotes, decision: StageDeci
     context.warn(
         *(warning for warning in kept.warnings if warning.values["label"] not in known_guarded),
         alpha_at_edge(decision.choice),
-        low_agreement(votes.alone.votes.agree),
+        low_agreement(votes.target.votes.agree),
         heavy_source_drop(record["source"]["items"], record["source"]["kept"]),
         falling_acceptance([each["accepted"] / max(1, each["items"]) for each in (*earlier, record)]),
     )

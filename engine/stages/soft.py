@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...data import ItemView, Part, TaskBatches, TokenStore
 from ...kernels import votes
 from ...model import TaskModel
 from ...tasks import per_word
+from ..evaluation.inference import Reduction, predict_items
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
 from ..recipe.config import RunConfig
@@ -26,9 +27,7 @@ from .against_teacher import SAMPLE, against_teacher
 from .context import Context
 from .kind import VOTERS, StageKind, StageRun, Training, register_kind
 from .models import new_task_model, warn_of_unseen
-from .outside import outside_digests, outside_notes
 from .pool import POOL, correction, load_pool, pool_store, pool_tokens, target_examples
-from .teachers import count_teachers, own_teachers, teach, teacher_digests, teacher_stores, teachers_name
 
 
 class Soft(StageKind):
@@ -42,11 +41,7 @@ class Soft(StageKind):
         return ["selftrain.abandoned"] if stage.round > 1 else []
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
-        stores = {"source": context.data.source_train, "target": pool_store(context, stage)}
-        return stores | teacher_stores(context, stage)
-
-    def digests(self, context: Context, stage: Stage) -> dict[str, str]:
-        return teacher_digests(context, stage) | outside_digests(context, stage)
+        return {"source": context.data.source_train, "target": pool_store(context, stage)}
 
     def build(self, run: StageRun) -> Training:
         context, stage, table = run.context, run.stage, run.context.config.selftrain.soft
@@ -55,12 +50,11 @@ class Soft(StageKind):
         batches = run.task_batches([text])
         rate = stage.training.head_lr or stage.training.lr
         context.warn(single_voter(context.config.selftrain.voters), slow_learning_rate(rate, len(batches)))
-        context.warn(one_teacher(table.teachers, len(own_teachers(stage))))
+        context.warn(one_teacher(table.teachers, len(teachers(stage))))
         count = len(text.examples)
         notes: dict[str, Any] = {"examples": count, "voters": model.head.num_voters}
-        if (teachers := count_teachers(context, stage)) > 1:
-            notes["teachers"] = teachers
-        notes |= outside_notes(context, stage)
+        if (several := len(teachers(stage))) > 1:
+            notes["teachers"] = several
         objective = SoftLabels(table.loss, table.temperature, table.combine)
         return Training(
             model,
@@ -79,7 +73,7 @@ class Soft(StageKind):
         return stage.round > 1 and context.config.selftrain.abandoned == "drop"
 
     def reads(self, context: Context, stage: Stage) -> list[int]:
-        labelled = [pool_tokens(context, stage)] * count_teachers(context, stage)
+        labelled = [pool_tokens(context, stage)] * len(teachers(stage))
         return [*labelled, pool_tokens(context, stage, SAMPLE)]
 
 
@@ -100,7 +94,7 @@ def _labelled_text(run: StageRun, chosen: np.ndarray) -> tuple[Part, np.ndarray]
 
 def _soft_labels(context: Context, stage: Stage, view: ItemView, chosen: np.ndarray, path: Path) -> np.ndarray:
     """Teacher outputs for every item of the chosen examples, computed once per round in evaluation mode, and stored."""
-    name, items = teachers_name(context, stage), int(view.offsets[-1])
+    name, items = " ".join(stage.inputs[role] for role in teachers(stage)), int(view.offsets[-1])
     problem = context.processes.rank_zero_only(lambda: soft_label_problem(path, items, name))
     if problem is not None:
         if problem != MISSING:
@@ -112,6 +106,27 @@ def _soft_labels(context: Context, stage: Stage, view: ItemView, chosen: np.ndar
         data = packed_soft_labels(said if correct is None else correct(said), name)
         context.processes.rank_zero_only(lambda: atomic_write_bytes(path, data))
     return read_soft_labels(context.processes.visible(path))
+
+
+def teachers(stage: Stage) -> list[str]:
+    """The roles of a soft stage's teachers, in the order of their seeds."""
+    seeds = stage.options.get("teacher_seeds", [stage.seed])
+    return ["teacher" if seed == stage.seed else f"teacher-{seed}" for seed in seeds]
+
+
+def teach(context: Context, stage: Stage, view: ItemView, pool: np.ndarray, labels: Reduction) -> np.ndarray:
+    """The mean of what all teachers of a soft stage say, float32 [items, C]; each is loaded, asked, and dropped.
+
+    Args:
+        view: the items of `pool_store`.
+        pool: the examples to label.
+        labels: what the student shall match, [K, C].
+    """
+    roles = teachers(stage)
+    models = (context.load_task_model(stage, role) for role in roles)
+    said = (predict_items(model, view, labels, pool, **context.passes).numpy() for model in models)
+    mean: np.ndarray = reduce(np.add, said) / np.float32(len(roles))
+    return mean
 
 
 def teacher_targets(logits: Tensor, loss: str, target: str) -> Tensor:

@@ -33,7 +33,6 @@ SIDE_ARMS = (
 MARKS = {
     "uses_target_labels": "labels",
     "uses_dictionary": "dictionary",
-    "uses_outside_labels": "outside labels",
 }
 """What a result used that the method does without, in `stage.json` and in every row; and what tables call it."""
 

@@ -20,8 +20,6 @@ from .stage_table import MARKS, METRIC_NAMES, Json
 
 SCHEMA_VERSION = 2
 _OF_DECISION = ("alpha", "accepted", "accepted_entities", "removed")
-OUTSIDE_LABELS, FROM_OUTSIDE = "outside-labels", " (outside labels)"
-"""Role and suffix of a language, where labels from outside are there for all test texts."""
 
 
 def build_summary(folder: str | Path) -> Json:
@@ -46,9 +44,7 @@ def build_summary(folder: str | Path) -> Json:
         warnings += [dict(w) | {"folder": stage["folder"]} for w in record.get("warnings") or ()]
         extra = _decision_fields(folder, stage, stages)
         for score in read_json(place / SCORES, remedy=remedy).get("scores") or ():
-            parts: tuple[Json, Json, Json] = stage, record, score
-            outside = score.get("role") == OUTSIDE_LABELS
-            rows.append(_row(*(_from_outside(*parts) if outside else parts), of_target(extra, score["language"])))
+            rows.append(_row(stage, record, score, of_target(extra, score["language"])))
     metrics = {r["metric"] for r in rows}
     targets = info.get("targets") or sorted({r["language"] for r in rows if r["role"] == "target"})
     return {
@@ -90,13 +86,6 @@ def _row(stage: Json, record: Json, score: Json, extra: Json) -> Json:
         **{key: stage[key] for key in ("seconds", "cpu_seconds")},
         "model": stage["folder"],
     }
-
-
-def _from_outside(stage: Json, record: Json, score: Json) -> tuple[Json, Json, Json]:
-    """The score of labels from outside as one of an arm of its own, before the stage that learns from them."""
-    names = dict.fromkeys(("arm", "stage", "label"), OUTSIDE_LABELS)
-    target = {"language": str(score["language"]).removesuffix(FROM_OUTSIDE), "role": "target"}
-    return stage | names | {"order": stage["order"] - 1}, record | {"uses_outside_labels": True}, score | target
 
 
 def _decision_fields(folder: Path, stage: Json, stages: Sequence[Json]) -> Json:

@@ -39,8 +39,6 @@ from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles, read_title
 from xlt_engine.data.corpus.wiki_text import to_text
 from xlt_engine.engine import load_recipe, predict_file
 from xlt_engine.engine.preflight.init_files import read_sample, sniff
-from xlt_engine.engine.recipe.config import RunConfig, SourceConfig, TargetConfig
-from xlt_engine.engine.stages.outside import read_outside
 from xlt_engine.engine.storage.files import read_json
 from xlt_engine.engine.storage.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
 from xlt_engine.engine.training.checkpoint import load_latest, save_checkpoint
@@ -173,10 +171,6 @@ REVIEWS = (
 MARC = (
     b'{"review_body": "gut", "stars": "5", "language": "de"}\n{"review_body": "so so", "stars": 3, "language": "de"}\n'
 )
-OUTSIDE = (
-    b'{"words": ["Anna", "wohnt"], "tags": ["B-PER", "O"], "confidence": [0.9, 0.8]}\n'
-    b'{"text": "Paul sagt", "tags": ["B-PER", "O"], "probabilities": [{"O": 0.1, "B-PER": 0.9}, {"O": 1.0}]}\n'
-)
 
 
 def _arrow(suffix: str) -> Target:
@@ -203,12 +197,6 @@ def _sniff(suffix: str) -> Callable[[Path], Any]:
         return read_sample(facts, facts.task or "text", facts.options)
 
     return read
-
-
-def _outside(folder: Path) -> Any:
-    target = TargetConfig(language="de", unlabelled=(), pseudo_labels=folder / "input")
-    config = RunConfig(name="x", task="ner", sources=(SourceConfig(language="en"),), targets=(target,))
-    return read_outside(config, target, ("O", "B-PER", "I-PER"))
 
 
 def _read(name: str, task: str, file: str, **options: Any) -> Callable[[Path], Any]:
@@ -321,7 +309,6 @@ def targets() -> dict[str, Callable[[], Target]]:
         "sniff": lambda: Target([CONLL, TABLE, CSV, LINES, WORDS, SPANS], _sniff("")),
         "sniff-csv": lambda: Target([CSV, CSV.replace(b",", b";"), b"1,ein Buch,pos\n2,zwei,neg\n"], _sniff(".csv")),
         "sniff-jsonl": lambda: Target([LINES, WORDS, SPANS], _sniff(".jsonl")),
-        "outside": lambda: Target([OUTSIDE], _outside),
         "gz": lambda: Target([gzip.compress(CONLL)], _read("conll", "ner", "input.gz")),
         "xz": lambda: Target([lzma.compress(CONLL)], _read("conll", "ner", "input.xz")),
         "bz2": lambda: Target([bz2.compress(CONLL)], _read("conll", "ner", "input.bz2")),

@@ -101,9 +101,6 @@ class TargetConfig:
     labelled: Path | None = option(None, "few-shot: labelled file for fine-tuning; marks the results")
     per_class: int = option(0, "examples of `labelled` per class (NER: sentences per entity type); 0 means all", min=0)
     draw: int = option(0, "seed of the choice of per_class", min=0)
-    pseudo_labels: Path | None = option(
-        None, "labels that any other model gave the unlabelled text, as predict --json writes them; marks the results"
-    )
     general: tuple[Path, ...] = option((), "general text, for pre-training", expand=True)
     control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent", expand=True)
     reader: LanguageReaderConfig | None = option(

@@ -16,12 +16,16 @@ _OF_TRANSLATIONS = {
     **{"contrastive.align": "both", "contrastive.translations": {}, "contrastive.originals": None},
     "contrastive.semantic": {"on": True, "lr": 1e-5, "weight": 0.5},
 }
+_OF_FOLDERS = ("selftrain.soft.teacher_folders", "selftrain.soft.teacher_weights")
 UNUSED: dict[str, object] = {f"world.{knob}": value for knob, value in _KNOBS.items()} | {
     **_OF_TRANSLATIONS,
     "training.l2_to_base": 0.0,
     "selftrain.mlm_weight": 0.0,
     "selftrain.soft.sides": "target",
     "selftrain.accept": "threshold",
+    "targets.N.pseudo_labels": None,
+    "selftrain.soft.teacher_folders": [],
+    "selftrain.soft.teacher_weights": [],
     "cloze": {"template": "{text} It was {mask}.", "verbaliser": []},
 }
 """Removed keys with the value at which they did nothing. The `config.toml` of an earlier version's run names every key:
@@ -51,6 +55,8 @@ REMOVED = {
     "selftrain.alpha.calibrate": "leave it out, confidences are taken as they are",
     'selftrain.source_filter = "agreed"': 'use "correct", or "none" to keep all source examples',
     "selftrain.soft.sides": "leave it out, the teacher labels the text of the target; more epochs do as much",
+    "targets.N.pseudo_labels": "leave it out, labels come from the run's own teachers",
+    **dict.fromkeys(_OF_FOLDERS, "leave it out, teachers are those of the run"),
     "cloze": "leave it out, classifiers have a head of their own; finetune.head is linear",
     "selftrain.accept": "leave it out, balancing what is accepted gained nothing; see selftrain.source_prior",
     "selftrain.soft.stored": "leave it out, soft labels lie on the disk in fp32",
@@ -71,7 +77,8 @@ REMOVED = {
 }
 """By key, or key and value; a key without a dot has gone from every table."""
 AFTER_0_2_0 = {"each", "cloze", "selftrain.accept", "selftrain.soft.sides", "selftrain.mlm_weight", "l2_to_base"}
-AFTER_0_2_0 |= {key for key in REMOVED if key.startswith("world.")} | _OF_TRANSLATIONS.keys()
+AFTER_0_2_0 |= {key for key in REMOVED if key.startswith("world.")}
+AFTER_0_2_0 |= {*_OF_TRANSLATIONS, *_OF_FOLDERS, "targets.N.pseudo_labels"}
 
 
 def does_nothing(name: str, value: object) -> bool:

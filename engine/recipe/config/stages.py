@@ -117,27 +117,11 @@ class SoftConfig(TaskConfig):
     teachers: Literal["one", "seeds"] = option(
         "one", "the teacher of the same seed, or those of all seeds of the run, averaged"
     )
-    teacher_folders: tuple[Path, ...] = option(
-        (),
-        "finished models (folders, or names as model.name) of the same task and labels, averaged in",
-        decides=False,
-        hub=True,
-    )
-    teacher_weights: tuple[float, ...] = option(
-        (), "first that of each teacher of this run, then one for each folder; all alike when absent", above=0
-    )
     loss: Literal["mse", "logits", "kl", "ce"] = option("mse", "mse compares probabilities")
     temperature: float = option(1.0, "for kl and ce", above=0)
     combine: Literal["per-voter", "mean"] = option("per-voter", "a loss per voter, or one on their mean probability")
     target: Literal["mean", "vote-share"] = option("mean", "what a teacher with voters hands on")
     positions: Literal["first", "all"] = option("first", "tagging: first sub-token of each word, or all sub-tokens")
-
-    def problems(self) -> Problems:
-        found, count, weights = Problems(), 1 + len(self.teacher_folders), len(self.teacher_weights)
-        if weights not in (0, count):
-            what = f"{weights} given, expected {count}: of this run's teachers, and of each folder"
-            found.append(("teacher_weights", what))
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)

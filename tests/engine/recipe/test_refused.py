@@ -11,7 +11,6 @@ TEXTS = "classification"
 COTRAIN = ("cotrain.on=true", "selftrain.on=false", "btf.on=false")
 ALIGN = ("contrastive.on=true", "selftrain.on=false", "btf.on=false")
 INDUCE = "augment.code_switch.induce=true"
-FOLDERS = 'selftrain.soft.teacher_folders=["a"]'
 
 
 @pytest.mark.parametrize(
@@ -30,9 +29,11 @@ FOLDERS = 'selftrain.soft.teacher_folders=["a"]'
         (TEXTS, (*ALIGN, "task=ner"), "contrastive adaptation is for classification"),
         (TEXTS, (*ALIGN, "contrastive.temperature=0"), "greater than 0"),
         ("ner", (INDUCE, 'augment.code_switch.dictionaries=["a.tsv"]'), "induce: is on, and dictionaries are given"),
-        ("ner", (FOLDERS, "selftrain.soft.teacher_weights=[1]"), "soft.teacher_weights: 1 given, expected 2"),
-        ("ner", ("selftrain.soft.teacher_weights=[0]",), "greater than 0"),
-        ("ner", (FOLDERS, 'selftrain.stages=["hard"]'), "teacher_folders: is given, but there is no soft stage"),
+        (
+            "ner",
+            ("selftrain.soft.teachers=seeds", 'selftrain.stages=["hard"]'),
+            "teachers: .* no soft stage",
+        ),
         ("ner", ("pretrain.further=true",), r"pretrain.further: is on, but \[model.new\]"),
     ],
 )
@@ -51,7 +52,7 @@ def test_the_best_epoch_needs_a_dev_file_which_no_made_world_has(tiny: Any) -> N
 
 OFF = (
     *("finetune.source_temperature", "augment.", "source.", "targets."),
-    *("contrastive.", "cotrain.", "selftrain.soft.teacher_folders"),
+    *("contrastive.", "cotrain."),
 )
 
 

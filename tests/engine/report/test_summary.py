@@ -87,7 +87,7 @@ def test_rows_name_everything(run: Path) -> None:
         "count": 500,
     }
     learned = {"alpha": 0.91, "accepted": 120, "accepted_entities": None, "removed": 7}
-    marks = [f"uses_{mark}" for mark in ("target_labels", "dictionary", "outside_labels")]
+    marks = [f"uses_{mark}" for mark in ("target_labels", "dictionary")]
     spent = {"seconds": 11.0, "cpu_seconds": 21.0}
     assert row == who | score | learned | dict.fromkeys(marks, False) | spent
     keys = [tuple(r[k] for k in ("arm", "stage", "pair", "language", "metric", "seed")) for r in summary["rows"]]

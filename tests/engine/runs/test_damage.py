@@ -154,8 +154,6 @@ def test_models_that_are_not_what_the_stage_wrote_are_refused(run: Any) -> None:
         for use in (lambda: Predictor(folder), lambda: evaluate_files(folder, [run.folder / "test-de.conll"])):
             with pytest.raises(ModelError, match=rf"{name} has changed since it was written; copy the folder again"):
                 use()
-        with pytest.raises(ModelError, match=f"{name} has changed"):
-            run.run(f'selftrain.soft.teacher_folders=["{folder}"]', "selftrain.rounds=1", where="taught")
         (folder / name).write_bytes(data)
     assert Predictor(folder).max_length == 16
     (folder / "scores.json").write_text('{"scores": []}', "utf-8")
