@@ -18,7 +18,7 @@ Labels = NDArray[np.floating]
 """[K, C], probabilities; rows of zeros are items that were not labelled, and stay so."""
 Numbers = NDArray[np.int64]
 _LEAST = 1e-12
-_STEPS = 100
+_STEPS, _NEAR = 100, 1e-9
 
 
 def match_prior(labels: Labels, prior: Labels, strength: float, outside: int | None = None) -> Labels:
@@ -34,11 +34,13 @@ def match_prior(labels: Labels, prior: Labels, strength: float, outside: int | N
     scores, factor = _log(labels[known]), np.zeros(len(prior))
     for _ in range(_STEPS):  # Sinkhorn's: columns and rows in turn
         mean = _normalised(scores + factor).mean(axis=0)
-        if outside is None:
-            factor += _log(prior) - _log(mean)
-        else:
-            odds = _log(prior) - _log(1 - prior) - _log(mean) + _log(1 - mean)
-            factor[outside] += max(0.0, odds[outside])
+        gap = _log(prior) - _log(mean)
+        if outside is not None:
+            gap += _log(1 - mean) - _log(1 - prior)
+            gap = np.where(np.arange(len(gap)) == outside, np.maximum(gap, 0), 0)
+        factor += gap
+        if np.abs(gap).max() < _NEAR:
+            break
     return _filled(labels, known, scores + strength * factor)
 
 
@@ -83,7 +85,7 @@ def of_shared_words(labels: Labels, texts: Numbers, words: Numbers) -> Labels:
         others = np.bincount(words, own[texts, c])[words] - own[texts, c]
         evidence[:, c] = np.bincount(texts, _log((others + p) / count[words]) - _log(p), len(own))
     low, high, confidence = 0.0, 1.0, own.max(axis=1, initial=0).mean()
-    for _ in range(_STEPS):
+    while high - low > _NEAR:
         middle = (low + high) / 2
         unsure = _normalised(_log(prior) + middle * evidence).max(axis=1, initial=0).mean() < confidence
         low, high = (middle, high) if unsure else (low, middle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -75,12 +76,8 @@ def correction(context: Context, store: TokenStore) -> Callable[[np.ndarray], np
     table, names = context.config.selftrain, context.data.labels
     gold = np.asarray(context.data.source_train.item_labels)
     shares = np.bincount(gold[gold >= 0], minlength=len(names)) / (gold >= 0).sum()
-    outside = names.index(OUTSIDE) if has_spans(store.task) else None
-
-    def elsewhere(labels: Labels) -> Labels:
-        if per_word(store.task):
-            return of_same_word(labels, word_forms(store))
-        return of_shared_words(labels, *words_of_texts(store))
+    outside, tagged = names.index(OUTSIDE) if has_spans(store.task) else None, per_word(store.task)
+    words = cache(lambda: (word_forms(store),) if tagged else words_of_texts(store))
 
     def correct(given: np.ndarray) -> np.ndarray:
         whole = np.zeros_like(given)
@@ -88,7 +85,9 @@ def correction(context: Context, store: TokenStore) -> Callable[[np.ndarray], np
             own = np.isin(examples_of_items(store), examples)[:, None]
             labels: Labels = np.where(own, given, 0).astype(np.float64)
             if table.word_pooling:
-                labels = pooled(labels, elsewhere(labels), table.word_pooling)
+                labels = pooled(
+                    labels, (of_same_word if tagged else of_shared_words)(labels, *words()), table.word_pooling
+                )
             if table.source_prior:
                 labels = match_prior(labels, shares, table.source_prior, outside)
             whole += labels.astype(given.dtype)
