@@ -210,20 +210,16 @@ def score(model: TaskModel, store: TokenStore, *, prediction: str = "mean", **pa
     With the prediction "valid" the tags of a sentence are the most probable that are valid BIO, as `predict` writes
     them; elsewhere that of each word by itself, as the paper counts.
     """
+    labels = model.labels
     if prediction == "valid" and has_spans(store.task):
         mean = predict_items(model, ItemView(store), lambda logits: votes(logits).mean_probability, **passes)
-        return scored_as(model.labels, store, valid_classes(model.labels, store, mean.numpy()))
+        predicted = valid_classes(labels, store, mean.numpy())
+    else:
 
-    def named(logits: Tensor) -> Tensor:
-        return predicted_classes(logits, votes(logits).mean_probability, prediction).unsqueeze(1)
+        def named(logits: Tensor) -> Tensor:
+            return predicted_classes(logits, votes(logits).mean_probability, prediction).unsqueeze(1)
 
-    return scored_as(
-        model.labels, store, predict_items(model, ItemView(store), named, width=1, **passes)[:, 0].long().numpy()
-    )
-
-
-def scored_as(labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray) -> Scored:
-    """The same of classes, int64 [items of the store], wherever they come from."""
+        predicted = predict_items(model, ItemView(store), named, width=1, **passes)[:, 0].long().numpy()
     if has_spans(store.task):
         return _entity_scores(labels, store, predicted)
     if per_word(store.task):

@@ -31,8 +31,8 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
 
     Layout, sizes, parameters, heads, voters, labels, tokenizer, files with their hashes, what the engine can do with it
     and the problems it has (docs/encoders.md); for a stage of a run also its provenance: language pair, seed, alpha,
-    inputs, and `marks`: "T" where target labels were used, "D" where a dictionary was, "O" where outside labels were,
-    "" where none of them, null where nothing says so.
+    inputs, and `marks`: "T" where target labels were used, "D" where a dictionary was, "" where neither, null where
+    nothing says so.
 
     Raises:
         ConfigError: the folder is that of a run.

@@ -139,9 +139,8 @@ def model_names(source: str | Path | None, overrides: Sequence[str]) -> list[str
         value: Any = raw
         for part in key:
             value = value.get(part) if isinstance(value, dict) else None
-        texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
-        folder = places.folder(key)
-        names += [text for text in texts if is_name(text) and (key[0] == "model" or not (folder / text).exists())]
+        if isinstance(value, str) and is_name(value):
+            names += [value] if key[0] == "model" or not (places.folder(key) / value).exists() else []
     return names
 
 

@@ -176,8 +176,7 @@ def decision_table(run: Run) -> str:
     if gold:
         text += "†: needs target gold labels; for looking at only, nothing was chosen by it. "
     text += "Source removed: the student no longer reproduced their labels; on clean data forgetting, not noise."
-    notes = [text]
-    return table(header, list(zip(*columns, strict=True)), dense=True) + "".join(map(note, notes))
+    return table(header, list(zip(*columns, strict=True)), dense=True) + note(text)
 
 
 def quality_section(run: Run) -> str:

@@ -47,7 +47,9 @@ class Datasets:
         root: folder for the stores.
         note: told about each store that is built.
         reuse: run folders whose stores serve where they have the wanted content.
-        mend: told what is wrong with a store, which is then built again; without it that is an error. May be set later.
+
+    Attributes:
+        mend: told what is wrong with a store, which is then built again; without it that is an error.
     """
 
     def __init__(
@@ -57,10 +59,10 @@ class Datasets:
         root: Path,
         note: Callable[[str], None] | None = None,
         reuse: Sequence[Path] = (),
-        mend: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.tokenizer, self._root, self._reuse = config, tokenizer, root, reuse
-        self._note, self.mend = note or (lambda text: None), mend
+        self._note = note or (lambda text: None)
+        self.mend: Callable[[str], None] | None = None
         self._labels: tuple[str, ...] | None = config.labels or None
         self._open: dict[str, TokenStore] = {}
 

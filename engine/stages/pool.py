@@ -78,6 +78,7 @@ def correction(context: Context, store: TokenStore) -> Callable[[np.ndarray], np
     shares = np.bincount(gold[gold >= 0], minlength=len(names)) / (gold >= 0).sum()
     outside, tagged = names.index(OUTSIDE) if has_spans(store.task) else None, per_word(store.task)
     words = cache(lambda: (word_forms(store),) if tagged else words_of_texts(store))
+    elsewhere = of_same_word if tagged else of_shared_words
 
     def correct(given: np.ndarray) -> np.ndarray:
         whole = np.zeros_like(given)
@@ -85,9 +86,7 @@ def correction(context: Context, store: TokenStore) -> Callable[[np.ndarray], np
             own = np.isin(examples_of_items(store), examples)[:, None]
             labels: Labels = np.where(own, given, 0).astype(np.float64)
             if table.word_pooling:
-                labels = pooled(
-                    labels, (of_same_word if tagged else of_shared_words)(labels, *words()), table.word_pooling
-                )
+                labels = pooled(labels, elsewhere(labels, *words()), table.word_pooling)
             if table.source_prior:
                 labels = match_prior(labels, shares, table.source_prior, outside)
             whole += labels.astype(given.dtype)

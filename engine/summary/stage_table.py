@@ -25,15 +25,12 @@ METRIC_NAMES = {
     "macro_f1": "macro F1",
 }
 SIDE_ARMS = (
-    *("cloze", "control", "contrastive", "outside-labels", "co-a", "co-b", "self-a", "self-b"),
-    *("translate-train", "translate-train-all"),  # of runs by versions up to 0.2.0
+    *("control", "contrastive", "co-a", "co-b", "self-a", "self-b"),
+    *("cloze", "outside-labels", "translate-train", "translate-train-all"),  # of runs by versions up to 0.2.0
 )
 """Arms beside the trail: their first stage is compared with zero-shot, a later one with the one before it."""
 
-MARKS = {
-    "uses_target_labels": "labels",
-    "uses_dictionary": "dictionary",
-}
+MARKS = {"uses_target_labels": "labels", "uses_dictionary": "dictionary"}
 """What a result used that the method does without, in `stage.json` and in every row; and what tables call it."""
 
 Cells = dict[tuple[str, int], float]
