@@ -75,21 +75,21 @@ def _one_context(
     second: bool = False,
 ) -> Context:
     """The run as one encoder sees it."""
-    device, warnings = choose_device(config.device), list[RunWarning]()
+    device, warnings, path = choose_device(config.device), list[RunWarning](), config.model.path
+    if path is not None:  # before its tokenizer is opened: what is absent or damaged is named as a whole
+        refuse_changed(path)
+        encoder = load_encoder_config(path)
     tokenizer = _tokenizer(config, home.path / VOCABULARY, progress, [other / VOCABULARY for other in reuse], warnings)
-    if config.model.path is not None:
-        refuse_changed(config.model.path)
-        encoder = load_encoder_config(config.model.path)
-        if misfit := tokenizer.misfit(encoder.vocab_size):
-            raise ModelError(f"{config.model.path}: {misfit}")
-    else:
+    if path is None:
         encoder = new_encoder_config(config, tokenizer)
+    elif misfit := tokenizer.misfit(encoder.vocab_size):
+        raise ModelError(f"{path}: {misfit}")
     for key, message in encoder_problems(config, encoder):
         raise ConfigError(f"{key}: {message}")
     if config.task == "classification" and config.pooling == "pooler":
-        if config.model.path is None:
+        if path is None:
             raise ConfigError('pooling = "pooler" needs a checkpoint that has one; use "cls"')
-        load_pooler(config.model.path)
+        load_pooler(path)
     data = Datasets(config, tokenizer, home.path / "store", progress.note, reuse)
     context = Context(
         config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse), warnings=warnings

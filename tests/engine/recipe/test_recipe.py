@@ -542,7 +542,7 @@ label_shift = 0.0\ndomain_shift = 0.0\ngeneral_sentences = 2500\ncontrol_sentenc
 train_sentences = 1500\nunlabelled_sentences = 3000\ntest_sentences = 800\n""",
     "training": "l2_to_base = 0.0\n",
     "selftrain": "mlm_weight = 0.0\n",
-    "selftrain.soft": 'sides = "target"\n',
+    "selftrain.soft": 'sides = "target"\nteacher_folders = []\nteacher_weights = []\n',
     "btf": 'pairs_share = 0.5\npair_positions = "reset"\n',
     "finetune": 'translated = "both"\ntranslated_all = false\n',
     "cotrain": "second_uses_parallel_data = false\n",
