@@ -74,6 +74,8 @@ def target_examples(context: Context, stage: Stage) -> tuple[TokenStore, np.ndar
 def correction(context: Context, store: TokenStore) -> Callable[[np.ndarray], np.ndarray] | None:
     """What corrects probabilities of all items of an unlabelled text, float32 [items, C]; None where nothing does."""
     table, names = context.config.selftrain, context.data.labels
+    if not (table.word_pooling or table.source_prior):
+        return None
     gold = np.asarray(context.data.source_train.item_labels)
     shares = np.bincount(gold[gold >= 0], minlength=len(names)) / (gold >= 0).sum()
     outside, tagged = names.index(OUTSIDE) if has_spans(store.task) else None, per_word(store.task)
@@ -85,6 +87,8 @@ def correction(context: Context, store: TokenStore) -> Callable[[np.ndarray], np
         for examples in by_target(store):  # each by itself: what is zero counts for nothing
             own = np.isin(examples_of_items(store), examples)[:, None]
             labels: Labels = np.where(own, given, 0).astype(np.float64)
+            if not labels.any():  # none of this target is in play any more
+                continue
             if table.word_pooling:
                 labels = pooled(labels, elsewhere(labels, *words()), table.word_pooling)
             if table.source_prior:
@@ -92,7 +96,7 @@ def correction(context: Context, store: TokenStore) -> Callable[[np.ndarray], np
             whole += labels.astype(given.dtype)
         return whole
 
-    return correct if table.word_pooling or table.source_prior else None
+    return correct
 
 
 def pool_tokens(context: Context, stage: Stage, at_most: int | None = None) -> int:

@@ -22,6 +22,7 @@ from xlt_engine.engine.runs.verify import verify_run
 from xlt_engine.engine.stages import round_decision
 from xlt_engine.engine.stages.datasets import Datasets, capped
 from xlt_engine.engine.stages.decision_files import DECISION, of_one_target
+from xlt_engine.engine.stages.pool import correction, pool_store
 from xlt_engine.engine.storage.names import of_target
 from xlt_engine.engine.storage.run_folder import RunDir
 from xlt_engine.engine.storage.soft_labels import read_soft_labels
@@ -162,6 +163,21 @@ def test_decision_on_each_target_is_that_of_a_run_apart(
         assert 0 < record["accepted"] < record["items"] == CAP
     parts = both["targets"].values()
     assert [both[key] for key in ("items", "accepted")] == [sum(p[key] for p in parts) for key in ("items", "accepted")]
+
+
+def test_a_target_of_which_nothing_is_in_play_is_left_alone(ran: Any) -> None:
+    config = ran.resolved(*SETTINGS, "selftrain.word_pooling=0.6", "selftrain.source_prior=0.75").config
+    with RunDir(ran.folder / "run") as home:
+        context = make_context(config, home, Progress())
+        (stage,) = (s for s in make_plan(config) if s.name == "soft1")
+        store = pool_store(context, stage)
+        said = np.zeros((int(store.item_offsets[-1]), 2), dtype=np.float32)
+        said[:25] = (0.3, 0.7)  # those of the first target
+        correct = correction(context, store)
+        assert correct is not None
+        found = correct(said)
+    assert (found[:25].sum(axis=1) > 0.99).all()
+    assert not found[25:].any()
 
 
 def test_each_target_is_a_part_of_the_hard_stage(ran: Any) -> None:
