@@ -54,14 +54,14 @@ SCHEDULE_MEAN = 0.5
 """Mean of a linear warm-up and linear decay, relative to the peak."""
 
 
-def low_loss_drop(losses: Sequence[float], *, minimum: float = MIN_LOSS_DROP) -> RunWarning | None:
+def low_loss_drop(losses: Sequence[float]) -> RunWarning | None:
     """`low-btf-loss-drop`: masked-word prediction on the task text hardly improved, from the loss of each step."""
     if len(losses) < 2:
         return None
     ends = max(1, int(TRACE_ENDS * len(losses)))
     first, last = float(np.mean(losses[:ends])), float(np.mean(losses[-ends:]))
     drop = (first - last) / first if first > 0 else 0.0
-    if drop >= minimum:
+    if drop >= MIN_LOSS_DROP:
         return None
     if drop < 0:
         said = f"raised the loss by {-drop:.1%} ({first:.3f} to {last:.3f}): lower the learning rate, or train longer"
@@ -97,11 +97,11 @@ def only_frequencies(losses: Sequence[float], entropy: float) -> RunWarning | No
     )
 
 
-def low_agreement(agree: ArrayLike | torch.Tensor, *, minimum: float = MIN_AGREEMENT) -> RunWarning | None:
+def low_agreement(agree: ArrayLike | torch.Tensor) -> RunWarning | None:
     """`low-voter-agreement`: the voters contradict each other on most items; `agree` is a bool per item `[K]`."""
     votes = as_array(agree)
     share = float(votes.mean()) if votes.size else 1.0
-    if share >= minimum:
+    if share >= MIN_AGREEMENT:
         return None
     return RunWarning(
         "low-voter-agreement",
@@ -192,10 +192,10 @@ def alpha_at_edge(choice: ThresholdChoice) -> RunWarning | None:
     )
 
 
-def few_accepted_entities(accepted: int, predicted: int, *, minimum: float = MIN_ENTITY_COVERAGE) -> RunWarning | None:
+def few_accepted_entities(accepted: int, predicted: int) -> RunWarning | None:
     """`few-accepted-entities`: hardly any item that the student tags as an entity was accepted."""
     coverage = accepted / predicted if predicted else 0.0
-    if coverage >= minimum:
+    if coverage >= MIN_ENTITY_COVERAGE:
         return None
     return RunWarning(
         "few-accepted-entities",
@@ -240,10 +240,10 @@ def _named(role: str, language: str) -> str:
     return f"{role} ({language})" if language else role
 
 
-def heavy_source_drop(before: int, after: int, *, maximum: float = MAX_SOURCE_DROP) -> RunWarning | None:
+def heavy_source_drop(before: int, after: int) -> RunWarning | None:
     """`heavy-source-drop`: one round dropped much of the kept source examples, for good."""
     share = (before - after) / before if before else 0.0
-    if share <= maximum:
+    if share <= MAX_SOURCE_DROP:
         return None
     return RunWarning(
         "heavy-source-drop",
@@ -293,10 +293,10 @@ def no_induced_pairs(pairs: int, margin: float) -> RunWarning | None:
     )
 
 
-def confidence_histogram(confidence: ArrayLike | torch.Tensor, *, bins: int = 10) -> str:
-    """Text histogram of confidences `[K]`, one line for each of `bins` equal parts of [0, 1]."""
+def confidence_histogram(confidence: ArrayLike | torch.Tensor) -> str:
+    """Text histogram of confidences `[K]`, one line for each of ten equal parts of [0, 1]."""
     values = as_array(confidence)
-    counts, edges = np.histogram(values[np.isfinite(values)], bins=bins, range=(0.0, 1.0))
+    counts, edges = np.histogram(values[np.isfinite(values)], range=(0.0, 1.0))
     longest = max(1, int(counts.max()))
     return "\n".join(
         f"  {low:.2f}-{high:.2f} {count:>9} {'#' * math.ceil(40 * count / longest)}".rstrip()

@@ -7,7 +7,6 @@ own by place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,7 +183,6 @@ def example_story(folder: str | Path, name: str, *, seed: int | None = None, tar
     if item.role == "source" and target is not None and target not in pairs:
         raise DataError(f"{run.folder}: has no target {target}; it has {', '.join(dict.fromkeys(pairs))}")
     stages = [s for s in run.stages if s.seed == chosen and s.pair in (None, pair) and s.arm != "control"]
-    labels = run.model(stages[0]).labels if stages else ()
     language, store = item.language, item.store
     if store.language is not None:  # the texts of several sources lie in one store, called by the first of them
         language = store.languages[int(store.language[item.number])]
@@ -201,10 +199,10 @@ def example_story(folder: str | Path, name: str, *, seed: int | None = None, tar
         task=store.task,
         words=words_of(store, item.number, example, run.tokenizer),
         seen=tuple(int(w) for w in store.items(item.number)[1]) if per_word(store.task) else (0,),
-        gold=_gold(item, example, labels),
+        gold=_gold(item, example),
         opinions={s.stage: _opinions(run, s, item) for s in sorted(stages, key=lambda s: s.order)},
         labels={s.stage: s.label for s in stages},
-        rounds=tuple(_round(run, s, item, labels, *files) for s, files in decided.items()),
+        rounds=tuple(_round(run, s, item, *files) for s, files in decided.items()),
     )
 
 
@@ -225,10 +223,8 @@ def _opinions(run: FinishedRun, stage: TaskStage, item: Item) -> tuple[Opinion, 
     return tuple(opinions)
 
 
-def _round(
-    run: FinishedRun, stage: TaskStage, item: Item, labels: Sequence[str], record: Json, arrays: dict[str, np.ndarray]
-) -> Round:
-    labeller = run.labeller(stage)
+def _round(run: FinishedRun, stage: TaskStage, item: Item, record: Json, arrays: dict[str, np.ndarray]) -> Round:
+    labels, labeller = item.store.label_names, run.labeller(stage)
     fates: list[Fate] = []
     if item.role == "target":
         part = slice(*item.store.item_offsets[item.number : item.number + 2].tolist())
@@ -248,10 +244,10 @@ def _round(
     )
 
 
-def _gold(item: Item, example: Example | None, labels: Sequence[str]) -> tuple[str, ...] | None:
+def _gold(item: Item, example: Example | None) -> tuple[str, ...] | None:
     stored = item.store.gold(item.number)
     if len(stored) and int(stored.min()) >= 0:
-        return tuple(labels[int(i)] for i in stored)
+        return tuple(item.store.label_names[int(i)] for i in stored)
     if example is None or example.labels is None:
         return None
     return (example.labels,) if isinstance(example.labels, str) else tuple(example.labels)

@@ -74,7 +74,6 @@ class FinishedRun:
     stages: list[TaskStage]
     source: str
     targets: list[str]
-    _models: dict[str, TaskModel] = field(default_factory=dict)
     _stores: dict[str, TokenStore] = field(default_factory=dict)
 
     @classmethod
@@ -161,13 +160,11 @@ class FinishedRun:
         return self.store(next(s.fingerprint["data.source"] for s in self.stages if "data.source" in s.fingerprint))
 
     def model(self, stage: TaskStage) -> TaskModel:
-        """The model that a stage left, on the CPU; the last one stays in memory."""
+        """The model that a stage left, on the CPU."""
         from ....model import load_task_model
 
-        if stage.id not in self._models:
-            refuse_changed(stage.folder)
-            self._models = {stage.id: load_task_model(stage.folder)}
-        return self._models[stage.id]
+        refuse_changed(stage.folder)
+        return load_task_model(stage.folder)
 
     def by_id(self, stage_id: str) -> TaskStage | None:
         """The finished stage of this id, None without one."""

@@ -89,11 +89,6 @@ def found(queries: Floats, candidates: Floats, partners: Sequence[Ints], penalty
     return nearest
 
 
-def chance(partners: Sequence[Ints], candidates: int) -> Retrieval:
-    """What a random order of the candidates gives in the mean."""
-    return Retrieval(float(np.mean([len(rows) for rows in partners]) / candidates))
-
-
 def folds_of(pairs: Ints, folds: int, seed: int) -> Ints:
     """The fold of each pair `[pairs, 2]`: seeded, and pairs that share a text are in one fold.
 
@@ -278,7 +273,7 @@ def probe(
         )
     numbers = sorted(set(layers)) or list(range(count + 1))
     states, cut = zip(*(text_states(encoder, tokenizer, side, numbers, str(pairs)) for side in sides), strict=True)
-    forward, backward = partners_of(index, (len(sides[0]), len(sides[1])))
+    luck = Retrieval(len(index) / (len(sides[0]) * len(sides[1])))  # a random order of the candidates, in the mean
     return ProbeReport(
         model=str(model),
         file=str(pairs),
@@ -292,7 +287,7 @@ def probe(
         neighbours=neighbours,
         hidden=encoder.config.hidden_size,
         trained_on=int(len(fold) - np.bincount(fold).max()),
-        chance=BothWays(chance(forward, len(sides[1])), chance(backward, len(sides[0]))),
+        chance=BothWays(luck, luck),
         layers={n: align(states[0][n], states[1][n], index, fold, neighbours=neighbours) for n in numbers},
     )
 

@@ -66,8 +66,11 @@ def test_report(folder: Path) -> None:
 
 def test_the_same_text_on_both_sides_is_found(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "same.tsv"
-    file.write_text("".join(f"{a}\t{a}\n" for a in LEFT), "utf-8")
-    (layer,) = probe(folder, file, layers=[2], folds=2).layers.values()
+    file.write_text("".join(f"{a}\t{a}\n" for a in LEFT) + f"{LEFT[0]}\t{LEFT[1]}\n", "utf-8")
+    report = probe(folder, file, layers=[2], folds=2)
+    (layer,) = report.layers.values()
+    # By chance: of ten texts one has two partners among ten, the others one.
+    assert report.chance.forward.accuracy == report.chance.backward.accuracy == pytest.approx(0.11)
     assert layer.cosine.forward.accuracy == layer.csls.backward.accuracy == 1
 
 

@@ -103,8 +103,10 @@ def test_alpha_at_edge() -> None:
 
 
 def test_confidence_histogram() -> None:
-    lines = d.confidence_histogram([0.95, 0.99, 0.55, float("nan"), 1.0], bins=2).splitlines()
-    assert [line.split() for line in lines] == [["0.00-0.50", "0"], ["0.50-1.00", "4", "#" * 40]]
+    lines = d.confidence_histogram([0.95, 0.99, 0.55, float("nan"), 1.0]).splitlines()
+    assert len(lines) == 10
+    assert lines[0].split() == ["0.00-0.10", "0"]
+    assert [line.split() for line in lines[-2:]] == [["0.80-0.90", "0"], ["0.90-1.00", "3", "#" * 40]]
 
 
 def test_zero_accepted_pseudo_labels_are_an_error() -> None:
