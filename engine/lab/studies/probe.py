@@ -30,8 +30,6 @@ Bools = NDArray[np.bool_]
 States = dict[int, NDArray[np.float32]]
 CHUNK = 64
 """Texts in one forward pass."""
-KINDS = ("cosine", "csls", "mapped_cosine", "mapped_csls")
-"""Fields of `Alignment` with retrieval."""
 MARK = "uses parallel data, as an analysis: nothing is trained by it"
 
 
@@ -48,11 +46,6 @@ class BothWays:
 
     forward: Retrieval
     backward: Retrieval
-
-    @classmethod
-    def of(cls, *nearest: Bools) -> BothWays:
-        """From whether each query's nearest is a partner, both ways."""
-        return cls(*(Retrieval(float(found.mean())) for found in nearest))
 
 
 @dataclass(frozen=True)
@@ -158,7 +151,7 @@ def align(x: NDArray[np.floating], y: NDArray[np.floating], pairs: Ints, fold: I
         for ways, made in zip(mapped, both(x @ rotation, y @ rotation.T, left, right), strict=True):
             ways[0][left], ways[1][right] = made
     plain = both(x, y, np.arange(len(x)), np.arange(len(y)))
-    return Alignment(*(BothWays.of(*ways) for ways in (*plain, *mapped)))
+    return Alignment(*(BothWays(*(Retrieval(float(right.mean())) for right in ways)) for ways in (*plain, *mapped)))
 
 
 @dataclass(frozen=True)
@@ -197,10 +190,8 @@ class ProbeReport:
         head = ["layer", "a@1 >", "a@1 <", "CSLS >", "CSLS <", "mapped >", "mapped <", "+CSLS >", "+CSLS <"]
         rows = [head]
         for number, layer in self.layers.items():
-            both = [getattr(layer, kind) for kind in KINDS]
-            rows.append(
-                [str(number), *(points(way.accuracy) for ways in both for way in (ways.forward, ways.backward))]
-            )
+            ways = [way for both in vars(layer).values() for way in (both.forward, both.backward)]
+            rows.append([str(number), *(points(way.accuracy) for way in ways)])
         lines = [
             f"{self.model}: {self.pairs} pairs of {self.file} ({self.left} texts left, {self.right} right)",
             *text_table(rows),

@@ -16,9 +16,7 @@ from ...prediction.predictor import Predictor
 from ...storage.text import points, text_table
 from ...vocabulary.texts import Overlap, count_words, overlap, read_texts, words_in
 
-OVERLAPS = ("word_types", "word_tokens", "piece_types", "piece_tokens")
-OPINIONS = ("agreement", "confidence")
-ORDERED_BY = ("word_tokens", "piece_tokens", *OPINIONS)
+ORDERED_BY = ("word_tokens", "piece_tokens", "agreement", "confidence")
 """Parts whose places are averaged into the order; where not every candidate has a model, the first two."""
 STATEMENT = (
     "The order is a guess: no label of the target was read. What it was compared with so far is made text alone "
@@ -44,11 +42,6 @@ class Candidate:
     agreement: float | None
     confidence: float | None
     place: float = 0.0
-
-    def part(self, name: str) -> float | None:
-        """A part by its name in the table."""
-        value = getattr(self.overlap if name in OVERLAPS else self, name)
-        return None if value is None else float(value)
 
 
 @dataclass(frozen=True)
@@ -155,8 +148,9 @@ def rank_sources(
 def _placed(candidates: Sequence[Candidate], ordered_by: Sequence[str]) -> tuple[Candidate, ...]:
     """The candidates in order; equal ones in the order in which they were given."""
     # A model that finds no entity at all has no opinion, and the last place.
-    columns = [[-1.0 if (v := c.part(name)) is None else v for c in candidates] for name in ordered_by]
-    places = np.mean([average_ranks([-v for v in column]) for column in columns], axis=0)
+    parts = [vars(c) | vars(c.overlap) for c in candidates]
+    columns = [[1.0 if part[name] is None else -part[name] for part in parts] for name in ordered_by]
+    places = np.mean([average_ranks(column) for column in columns], axis=0)
     placed = [replace(c, place=float(p)) for c, p in zip(candidates, places, strict=True)]
     return tuple(sorted(placed, key=lambda c: c.place))
 
