@@ -18,9 +18,11 @@ Exceptions::
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,32 +103,29 @@ class Interrupted(XltError):
         return Interrupted, (self.signal,)
 
 
-def lazy_names(
-    package: str, modules: Mapping[str, Sequence[str]]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package whose public names are imported on first use.
 
-    Args:
-        package: the package's name.
-        modules: module below it, dotted -> the names to take from there.
+    Which names those are, and of which modules, its file says once, to type checkers and to this: by what it imports
+    `if TYPE_CHECKING`. No public name is that of a module, which would replace it.
     """
-    module_of = {name: module for module, names in modules.items() for name in names}
+
+    @cache
+    def module_of() -> dict[str, str]:
+        loader: Any = sys.modules[package].__loader__
+        blocks = [part for part in ast.parse(loader.get_source(package)).body if isinstance(part, ast.If)]
+        imports = [line for block in blocks for line in block.body if isinstance(line, ast.ImportFrom)]
+        return {alias.name: f".{line.module}" for line in imports for alias in line.names}
 
     def resolve(name: str) -> Any:
-        if name not in module_of:
+        if name not in module_of():
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+        value = getattr(importlib.import_module(module_of()[name], package), name)
         setattr(sys.modules[package], name, value)
         return value
 
-    return resolve, lambda: sorted({*vars(sys.modules[package]), *module_of})
+    return resolve, lambda: sorted({*vars(sys.modules[package]), *module_of()})
 
-
-_NAMES = {
-    "data": ("pack",),
-    "engine": ("predict", "run", "train"),
-    "model": ("load_classifier", "load_encoder", "load_masked_lm", "load_tagger", "save_model"),
-}
 
 __all__ = [
     "ConfigError",
@@ -151,4 +150,4 @@ __all__ = [
     "train",
 ]
 
-__getattr__, __dir__ = lazy_names(__name__, _NAMES)
+__getattr__, __dir__ = lazy_names(__name__)

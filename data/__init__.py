@@ -82,26 +82,4 @@ __all__ = [
     "window_rows",
 ]
 
-_NAMES = {
-    "augment.code_switch": ("code_switched", "read_dictionary"),
-    "batches.batch": ("PackedBatch", "pack"),
-    "batches.buckets": ("BatchSize", "Bucket", "choose_buckets", "pad_step", "pad_to_bucket", "padding_share"),
-    "batches.sampling": ("derive_seed", "epoch_counts", "few_per_class", "rng_for"),
-    "batches.rows": (
-        *("ItemView", "Row", "Rows", "inference_batches", "inference_tokens", "row_batches", "window_rows"),
-    ),
-    "batches.sources": ("MlmBatches", "Part", "TaskBatches"),
-    "readers.example": ("OUTSIDE", "Example", "Examples"),
-    "readers.formats": (
-        *("guess_format", "read_conll", "read_examples", "read_jsonl", "read_text", "read_tsv", "reader_options"),
-    ),
-    "readers.reader": ("ReaderOptions",),
-    "store.build": ("build_store",),
-    "store.store": ("Corpus", "TokenStore", "file_hash", "store_key", "unigram_entropy"),
-    "synthetic.demo_world": ("WorldConfig", "WorldFiles", "make_world"),
-    "tokenizer.wordpiece": ("train_wordpiece",),
-    "tokenizer.wrapper": ("EncodedText", "EncodedWords", "Tokenizer"),
-}
-"""Public names by the module that defines them. No public name is that of a module, which would replace it."""
-
-__getattr__, __dir__ = _lazy_names(__name__, _NAMES)
+__getattr__, __dir__ = _lazy_names(__name__)

@@ -81,32 +81,4 @@ __all__ = [
     "write_summary",
 ]
 
-_NAMES = {
-    "corpus.build": ("build_corpus",),
-    "corpus.config": ("CorpusConfig",),
-    "corpus.report": ("CorpusReport",),
-    "evaluation.metrics": ("accuracy", "entity_f1", "macro_f1"),
-    "prediction.file_predictor": ("predict_file",),
-    "prediction.predictor": ("Entity", "Prediction", "Predictor", "TagPrediction", "predict"),
-    "prediction.scoring": ("EvaluationResult", "evaluate", "evaluate_files"),
-    "preflight.checker": ("check",),
-    "preflight.cost": ("estimate",),
-    "preflight.describe": ("describe_environment", "describe_model"),
-    "preflight.init_writer": ("init_recipe",),
-    "pseudolabels.filters": ("Decision", "decide", "source_consistency"),
-    "pseudolabels.thresholds": ("ThresholdChoice", "choose_threshold"),
-    "recipe.config": ("RunConfig",),
-    "recipe.load": ("load_recipe",),
-    "summary.answer": ("Answer", "answers", "chosen_model"),
-    "summary.stage_table": ("stage_table",),
-    "summary.summary": ("write_summary",),
-    "report.write": ("write_report",),
-    "runs.runner": ("RunResult", "StagesFailedError", "run"),
-    "runs.verify": ("Verification", "verify_run"),
-    "training.config": ("OptimizerConfig",),
-    "training.loop": ("Loop", "StepResult", "Trace", "train"),
-    "training.progress": ("ConsoleProgress", "Progress"),
-}
-"""Public names by the module that defines them. No public name is that of a module, which would replace it."""
-
-__getattr__, __dir__ = _lazy_names(__name__, _NAMES)
+__getattr__, __dir__ = _lazy_names(__name__)

@@ -54,25 +54,4 @@ __all__ = [
     "save_model",
 ]
 
-_NAMES = {
-    "config": ("EncoderConfig",),
-    "encoder": ("Encoder", "EncoderOutput"),
-    "folder": (
-        "head_of_transformers",
-        "load_classifier",
-        "load_encoder",
-        "load_masked_lm",
-        "load_pooler",
-        "load_tagger",
-        "load_task_model",
-        "save_model",
-    ),
-    "heads": ("Head", "LinearHead", "MlpHead", "PredictionHead", "VoterHeads", "default_voter_widths"),
-    "info": ("FolderInfo", "load_encoder_config", "read_info"),
-    "layers": ("PackedInput",),
-    "layout": ("PreNorm",),
-    "tasks": ("MaskedLM", "Pooler", "TaskModel"),
-}
-"""Public names by the module that defines them. No public name is that of a module, which would replace it."""
-
-__getattr__, __dir__ = _lazy_names(__name__, _NAMES)
+__getattr__, __dir__ = _lazy_names(__name__)

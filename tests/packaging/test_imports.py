@@ -217,20 +217,15 @@ def test_lazy_names_of_a_door(door: str) -> None:
     """What the type checker sees, `__all__`, `dir()` and what is resolved agree; no module has a public name."""
     module = importlib.import_module(f"xlt_engine.{door}".rstrip("."))
     tree = ast.parse((ROOT / door / "__init__.py").read_text("utf-8"))
-    checked = {
-        alias.name: node.module
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.level == 1
-        for alias in node.names
-    }
-    lazy = {name: place for place, names in module._NAMES.items() for name in names}
-    assert checked == lazy
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+    lazy = {alias.name: node.module for node in imports for alias in node.names}
     assert set(lazy) <= set(module.__all__) <= set(dir(module))
     if door:
         assert sorted(lazy) == module.__all__
     assert not set(lazy) & {path.stem for path in (ROOT / door).iterdir()}
     for name in lazy:
         assert getattr(module, name) is vars(module)[name]
+        assert vars(module)[name] is vars(importlib.import_module(f"{module.__name__}.{lazy[name]}"))[name]
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         module.nothing  # noqa: B018
     assert not [node for node in tree.body if getattr(node, "name", "") == "__getattr__"], "a typing error would be Any"
