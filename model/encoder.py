@@ -65,7 +65,6 @@ class Encoder(nn.Module):
             *,
             rows: Tensor | None = None,
             seed: Seed = None,
-            word_grad: Tensor | None = None,
         ) -> EncoderOutput: ...
 
     @property
@@ -79,7 +78,6 @@ class Encoder(nn.Module):
         *,
         rows: Tensor | None = None,
         seed: Seed = None,
-        word_grad: Tensor | None = None,
     ) -> EncoderOutput:
         """Encodes a packed batch.
 
@@ -87,13 +85,12 @@ class Encoder(nn.Module):
             rows: int64 [K]; the last layer then computes its output projection and feed-forward for these token rows
                 only, and `hidden` is [K, H] in their order.
             seed: turns dropout on; the masks are a function of the seed, and of where the batch begins in its whole.
-            word_grad: what the gradient of the word embedding is added to, see `kernels.embedding_layer_norm`.
 
         Raises:
             ModelError: a sequence is longer than the position table, or (checked on the CPU only) an id lies outside
                 its table.
         """
-        for hidden in self._states(batch, rows, seed, word_grad):
+        for hidden in self._states(batch, rows, seed):
             last = hidden
         return EncoderOutput(last)
 
@@ -105,9 +102,7 @@ class Encoder(nn.Module):
         """
         return self._states(batch, None, None)
 
-    def _states(
-        self, batch: PackedInput, rows: Tensor | None, seed: Seed, word_grad: Tensor | None = None
-    ) -> Iterator[Tensor]:
+    def _states(self, batch: PackedInput, rows: Tensor | None, seed: Seed) -> Iterator[Tensor]:
         self._check(batch)
         few_lengths = torch.is_grad_enabled() and products_in_16_bits(self.word_embedding)
         starts: Sequence[int] | None = getattr(batch, "starts", None)
@@ -115,7 +110,7 @@ class Encoder(nn.Module):
         of_tokens = seed_from_row(seed, batch.first_token, self.word_embedding)
         of_rows = of_tokens if rows is None else seed_from_row(seed, batch.first_item, self.word_embedding)
         rotary = self._rotary_tables(batch)
-        hidden: Tensor = self.embeddings(batch, of_tokens, word_grad)
+        hidden: Tensor = self.embeddings(batch, of_tokens)
         yield hidden
         for index, layer in enumerate(self.layers, start=1):
             last = index == len(self.layers)

@@ -104,7 +104,7 @@ class Embeddings(nn.Module):
         self.norm_weight = init.ones(config.hidden_size)
         self.norm_bias = init.zeros(config.hidden_size)
 
-    def forward(self, batch: PackedInput, seed: Seed, word_grad: Tensor | None = None) -> Tensor:
+    def forward(self, batch: PackedInput, seed: Seed) -> Tensor:
         return embedding_layer_norm(
             batch.token_ids,
             batch.positions + self.offset if self.offset else batch.positions,
@@ -118,7 +118,6 @@ class Embeddings(nn.Module):
             p=self.dropout,
             seed=seed,
             site=0,
-            word_grad=word_grad,
         )
 
 
@@ -214,8 +213,8 @@ class PreNormEmbeddings(_PreNormPart):
         if parts.embedding_norm:
             self._add_norm("norm", init)
 
-    def forward(self, batch: PackedInput, seed: Seed, word_grad: Tensor | None = None) -> Tensor:
-        """[T, H]; `seed` is for embeddings with dropout, which these have not, nor a use for `word_grad`."""
+    def forward(self, batch: PackedInput, seed: Seed) -> Tensor:
+        """[T, H]; `seed` is for embeddings with dropout, which these have not."""
         words = functional.embedding(batch.token_ids, self.word)
         return self._norm("norm", words)[1] if self.parts.embedding_norm else words
 

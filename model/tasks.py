@@ -75,7 +75,7 @@ class MaskedLM(Transform):
 
     if TYPE_CHECKING:
 
-        def __call__(self, batch: PackedInput, seed: Seed = None, word_grad: Tensor | None = None) -> Tensor: ...
+        def __call__(self, batch: PackedInput, seed: Seed = None) -> Tensor: ...
 
     @property
     def config(self) -> EncoderConfig:
@@ -87,14 +87,9 @@ class MaskedLM(Transform):
         """[V, H]; but for layouts with one of its own the word embedding itself, frozen when that is."""
         return self.encoder.word_embedding if self.decoder is None else self.decoder
 
-    @property
-    def adds_word_gradients(self) -> bool:
-        """Whether `transform` can add the gradient of the embedding to that of the decoder, which it is."""
-        return self.decoder is None and self.config.pre_norm is None
-
-    def transform(self, batch: PackedInput, seed: Seed = None, word_grad: Tensor | None = None) -> Tensor:
-        """What the decoder reads at the batch's items (the masked tokens), [K, H]; `word_grad` as in the encoder."""
-        return self._transform(batch, batch.item_index, seed, word_grad)
+    def transform(self, batch: PackedInput, seed: Seed = None) -> Tensor:
+        """What the decoder reads at the batch's items (the masked tokens), [K, H]."""
+        return self._transform(batch, batch.item_index, seed)
 
     forward = transform
 
@@ -102,10 +97,8 @@ class MaskedLM(Transform):
         """Vocabulary logits, [len(rows), V], or [T, V]; for checks, since training never needs the whole matrix."""
         return linear(self._transform(batch, rows, None), self.decoder_weight, self.decoder_bias)
 
-    def _transform(
-        self, batch: PackedInput, rows: Tensor | None, seed: Seed, word_grad: Tensor | None = None
-    ) -> Tensor:
-        return self.transformed(self.encoder(batch, rows=rows, seed=seed, word_grad=word_grad).hidden)
+    def _transform(self, batch: PackedInput, rows: Tensor | None, seed: Seed) -> Tensor:
+        return self.transformed(self.encoder(batch, rows=rows, seed=seed).hidden)
 
 
 class Pooler(nn.Module):

@@ -51,16 +51,15 @@ class SizedSource(Protocol):
 def masked_lm(model: MaskedLM, batch: PackedBatch, seed: int | Tensor) -> Tensor:
     """Cross entropy of the masked tokens (arXiv 2310.04726 section 3.1); logits of all rows are never formed.
 
-    In the kernels a word embedding that is the decoder too and trains has one dense gradient, its own `grad`: backward
-    adds the product of the loss to it, and then the rows of the embedding.
+    The kernels add the gradient of the decoder to its `grad` in place, where a tied embedding's is added too.
     """
     assert batch.labels is not None
     matrix, grad = model.decoder_weight, None
-    if matrix.requires_grad and torch.is_grad_enabled() and model.adds_word_gradients and use_triton(matrix):
+    if matrix.requires_grad and torch.is_grad_enabled() and use_triton(matrix):
         if matrix.grad is None:
             matrix.grad = torch.zeros_like(matrix)
         grad = matrix.grad
-    hidden = model.transform(batch, seed=seed, word_grad=grad)
+    hidden = model.transform(batch, seed=seed)
     return linear_cross_entropy(
         hidden, matrix, model.decoder_bias, batch.labels, weights=batch.weights, weight_grad=grad
     )

@@ -139,49 +139,12 @@ def test_frozen_tables_get_no_gradient(generator: Generator) -> None:
     assert not embedding_layer_norm(*ids, *(t.detach() for t in tables), eps=1e-12).requires_grad
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("buffer_dtype", [torch.float32, None])
-def test_word_gradients_are_added_to_a_buffer(
-    dtype: DType, buffer_dtype: DType | None, generator: Generator, relative_error: Error
-) -> None:
-    ids, tables = embedding_problem(generator, dtype)
-    ids[0].clamp_(max=9)
-    before = randn(generator, 11, 24).to(buffer_dtype or dtype)
-    word_grad = before.clone()
-    out = embedding_layer_norm(*ids, *tables, eps=1e-12, p=0.1, seed=3, word_grad=word_grad)
-    plain = embedding_layer_norm(*ids, *tables, eps=1e-12, p=0.1, seed=3)
-    assert torch.equal(out, plain)
-    # As the decoder does between this forward and this backward.
-    word_grad += 1
-    before += 1
-    upstream = randn(generator, 40, 24).to(dtype)
-    found = torch.autograd.grad(out, tables, upstream, allow_unused=True)
-    expected = torch.autograd.grad(plain, tables, upstream)
-    assert found[0] is None
-    assert all(torch.equal(a, b) for a, b in zip(found[1:], expected[1:], strict=True))
-    assert relative_error(word_grad.double() - before.double(), expected[0]) < (
-        1e-5 if dtype == torch.float32 else 3e-2
-    )
-    assert torch.equal(word_grad[10], before[10])
-
-
-def test_a_frozen_table_leaves_the_buffer_alone(generator: Generator) -> None:
-    ids, tables = embedding_problem(generator, torch.float32)
-    word_grad = torch.zeros(11, 24)
-    embedding_layer_norm(*ids, tables[0].detach(), *tables[1:], eps=1e-12, word_grad=word_grad).sum().backward()
-    assert not word_grad.any()
-
-
 def test_what_does_not_fit_together_is_an_error(generator: Generator) -> None:
     ids, tables = embedding_problem(generator, torch.float32)
     with pytest.raises(ValueError, match="fit together"):
         embedding_layer_norm(ids[0][:3], *ids[1:], *tables, eps=1e-12)
     with pytest.raises(ValueError, match="fit together"):
         embedding_layer_norm(*ids, *tables[:4], tables[4][:3], eps=1e-12)
-    wrong = [torch.zeros(11, 23), torch.zeros(24, 11).t(), torch.zeros(11, 24).double(), tables[0]]
-    for word_grad in wrong:
-        with pytest.raises(ValueError, match="word_grad must be"):
-            embedding_layer_norm(*ids, *tables, eps=1e-12, word_grad=word_grad)
 
 
 def test_a_token_outside_the_table_is_an_error(generator: Generator) -> None:

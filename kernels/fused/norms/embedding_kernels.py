@@ -99,7 +99,7 @@ def backward_kernel(
     rstd_ptr,  # (rows,) fp32
     seed_ptr,  # (2,) int64, or None
     d_total_ptr,  # (rows, SIZE)
-    partials_ptr,  # (slots, programs, SIZE) fp32: weight and bias if AFFINE, then the KINDS first rows of segment
+    partials_ptr,  # (slots, programs, SIZE) fp32: weight and bias if AFFINE
     rows,
     blocks,
     vocabulary,
@@ -114,15 +114,12 @@ def backward_kernel(
     DROPOUT: tl.constexpr,
     D_TOTAL: tl.constexpr,
     AFFINE: tl.constexpr,
-    KINDS: tl.constexpr,
 ):
     column = tl.arange(0, COLUMNS)
     inside = column < SIZE
     weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
     d_weight = tl.zeros([COLUMNS], tl.float32)
     d_bias = tl.zeros([COLUMNS], tl.float32)
-    d_first = tl.zeros([COLUMNS], tl.float32)
-    d_second = tl.zeros([COLUMNS], tl.float32)
     if DROPOUT:
         a, b, before = site_keys(seed_ptr, site)
     block = tl.program_id(0)
@@ -151,14 +148,9 @@ def backward_kernel(
         if AFFINE:
             d_weight += tl.sum(grad * normal, 0)
             d_bias += tl.sum(grad, 0)
-        if D_TOTAL or KINDS > 0:
+        if D_TOTAL:
             d_total = total_gradient(grad, normal, weight, rstd, SIZE)
-            if D_TOTAL:
-                tl.store(d_total_ptr + offset, d_total, mask=both)
-            if KINDS > 0:
-                d_first += tl.sum(tl.where((kind == 0)[:, None], d_total, 0.0), 0)
-            if KINDS > 1:
-                d_second += tl.sum(tl.where((kind == 1)[:, None], d_total, 0.0), 0)
+            tl.store(d_total_ptr + offset, d_total, mask=both)
         token = next_token
         place = next_place
         kind = next_kind
@@ -167,101 +159,3 @@ def backward_kernel(
     if AFFINE:
         store_partial(partials_ptr, 0, d_weight, column, SIZE)
         store_partial(partials_ptr, 1, d_bias, column, SIZE)
-    if KINDS > 0:
-        store_partial(partials_ptr, 2 if AFFINE else 0, d_first, column, SIZE)
-    if KINDS > 1:
-        store_partial(partials_ptr, 3 if AFFINE else 1, d_second, column, SIZE)
-
-
-@triton.jit
-def _finish(table_ptr, place, sums, mask, ADD: tl.constexpr):
-    if ADD:
-        sums += tl.load(table_ptr + place, mask=mask, other=0.0).to(tl.float32)
-    tl.store(table_ptr + place, sums, mask=mask)
-
-
-@triton.jit(do_not_specialize=["count", "table_rows"])
-def piece_kernel(
-    values_ptr,  # (count, SIZE)
-    ids_ptr,  # (count,), ascending
-    order_ptr,  # (count,): the row of `values` that each id belongs to
-    table_ptr,  # (table_rows, SIZE)
-    pieces_ptr,  # (ceil(count / PIECE), 2, SIZE) fp32
-    count,
-    table_rows,
-    SIZE: tl.constexpr,
-    PIECE: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ADD: tl.constexpr,
-):
-    """Runs of equal ids are cut at multiples of PIECE; the program of a piece's first place sums its rows.
-
-    A run that was not cut goes to the table; of the others, the part at the start of a stretch of PIECE places goes to
-    slot 0 of that stretch, the part at its end, where the run begins, to slot 1.
-    """
-    start = tl.program_id(0)
-    id = tl.load(ids_ptr + start).to(tl.int64)
-    before = tl.load(ids_ptr + start - 1, mask=start > 0, other=-1).to(tl.int64)
-    begins = (start == 0) | (before != id)
-    if (begins | (start % PIECE == 0)) & (id >= 0) & (id < table_rows):
-        stretch = start // PIECE
-        stop = tl.minimum((stretch + 1) * PIECE, count)
-        near = start + tl.arange(0, PIECE)
-        same = (near < stop) & (tl.load(ids_ptr + near, mask=near < stop, other=-1).to(tl.int64) == id)
-        end = start + tl.sum(same.to(tl.int32), 0)
-        goes_on = tl.load(ids_ptr + stop, mask=stop < count, other=-1).to(tl.int64) == id
-        column = tl.arange(0, COLUMNS)
-        inside = column < SIZE
-        sums = tl.zeros([COLUMNS], tl.float32)
-        at = start
-        while at < end:
-            part = at + tl.arange(0, ROWS)
-            source = tl.load(order_ptr + part, mask=part < end, other=0).to(tl.int64)
-            both = (part < end)[:, None] & inside[None, :]
-            values = tl.load(values_ptr + source[:, None] * SIZE + column[None, :], mask=both, other=0.0)
-            sums += tl.sum(values.to(tl.float32), 0)
-            at += ROWS
-        if begins & (goes_on == 0):
-            _finish(table_ptr, id * SIZE + column, sums, inside, ADD)
-        else:
-            slot = (2 * stretch + begins.to(tl.int32)).to(tl.int64)
-            tl.store(pieces_ptr + slot * SIZE + column, sums, mask=inside)
-
-
-@triton.jit(do_not_specialize=["count", "table_rows"])
-def join_kernel(
-    ids_ptr,  # (count,), ascending
-    table_ptr,  # (table_rows, SIZE)
-    pieces_ptr,  # (ceil(count / PIECE), 2, SIZE) fp32
-    count,
-    table_rows,
-    SIZE: tl.constexpr,
-    PIECE: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ADD: tl.constexpr,
-):
-    """Adds the parts of the run that begins in a program's stretch and leaves it."""
-    stretch = tl.program_id(0)
-    first = stretch * PIECE
-    stop = tl.minimum(first + PIECE, count)
-    id = tl.load(ids_ptr + stop - 1).to(tl.int64)
-    before = tl.load(ids_ptr + first - 1, mask=first > 0, other=-1).to(tl.int64)
-    begins = (first == 0) | (before != id)
-    goes_on = tl.load(ids_ptr + stop, mask=stop < count, other=-1).to(tl.int64) == id
-    if begins & goes_on & (id >= 0) & (id < table_rows):
-        column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-        inside = column < SIZE
-        sums = tl.load(pieces_ptr + (2 * stretch + 1).to(tl.int64) * SIZE + column, mask=inside, other=0.0)
-        at = stretch + 1
-        running = goes_on
-        while running:
-            part = at + tl.arange(0, ROWS)
-            head = part * PIECE
-            ours = (head < count) & (tl.load(ids_ptr + head, mask=head < count, other=-1).to(tl.int64) == id)
-            places = (2 * part).to(tl.int64)[:, None] * SIZE + column[None, :]
-            sums += tl.sum(tl.load(pieces_ptr + places, mask=ours[:, None] & inside[None, :], other=0.0), 0)
-            at += ROWS
-            running = tl.sum(ours.to(tl.int32), 0) == ROWS
-        _finish(table_ptr, id * SIZE + column, sums, inside, ADD)

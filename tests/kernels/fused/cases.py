@@ -206,13 +206,6 @@ CASES = [
         lambda seed, **t: kernels.embedding_layer_norm(**t, eps=1e-6),
         frozen=("word", "position", "segment"),
     ),
-    Case(
-        "embedding-accumulating",
-        lambda generator: _embedding(generator) | {"word_grad": _normal(generator, 50, HIDDEN)},
-        lambda **t: kernels.embedding_layer_norm(**t, **_DROP, eps=1e-6),
-        frozen=("word",),
-        buffers=("word_grad",),
-    ),
     Case("linear-gelu", _linear, kernels.linear_gelu),
     Case("linear-gelu-bias", _linear, kernels.linear_gelu, frozen=("x", "weight")),
     Case("linear-gelu-inference", _linear, kernels.linear_gelu, frozen=("x", "weight", "bias")),

@@ -12,7 +12,7 @@ from ..helpers import AsGoodAs, Device, DType, Generator, all_equal, check_all, 
 
 Problem = tuple[list[Tensor], list[Tensor]]
 SITE = 6
-# (rows, H, V, P, G): tables of one row, segment tables summed in registers and by sorting.
+# (rows, H, V, P, G): also tables of one row.
 SHAPES = [(1, 129, 1, 1, 1), (40, 33, 11, 16, 2), (129, 24, 40, 7, 3), (5, 767, 300, 5, 2), (3, 1024, 5, 3, 1)]
 
 
@@ -74,62 +74,12 @@ def test_drops_what_the_reference_drops(seed: int, device: Device, generator: Ge
         assert torch.equal(out.cpu() != 0, mask_of((9, 129), 0.3, seed, SITE) != 0)
 
 
-@pytest.mark.parametrize("buffer_dtype", [torch.float32, None])
-def test_word_gradients_are_added_to_a_buffer(
-    buffer_dtype: torch.dtype | None, device: Device, dtype: DType, generator: Generator, as_good_as: AsGoodAs
-) -> None:
-    ids, tables = problem((70, 40, 90, 12, 2), generator, device, dtype)
-    ids[0][:50] = 4
-    before = torch.randn(90, 40, generator=generator).to(device, buffer_dtype or dtype)
-    word_grad = before.clone()
-    upstream = torch.randn(70, 40, generator=generator).to(device, dtype)
-    out = embedding_layer_norm(*ids, *tables, eps=1e-12, p=0.1, seed=3, site=SITE, word_grad=word_grad)
-    assert torch.equal(word_grad, before)
-    # As the decoder does between this forward and this backward.
-    word_grad += 1
-    before += 1
-    found = torch.autograd.grad(out, tables, upstream, allow_unused=True)
-    plain = embedding_layer_norm(*ids, *tables, eps=1e-12, p=0.1, seed=3, site=SITE)
-    expected = torch.autograd.grad(plain, tables, upstream)
-    assert found[0] is None
-    assert all_equal(found[1:], expected[1:])
-    truth = doubles(tables)
-    (d_word,) = torch.autograd.grad(
-        formula(ids, truth, mask_of((70, 40), 0.1, 3, SITE)), truth[0], upstream.cpu().double()
-    )
-    as_good_as(word_grad, before + expected[0], before.cpu().double() + d_word)
-    unread = torch.ones(90, dtype=torch.bool).index_fill_(0, ids[0].cpu(), False).to(device)
-    assert torch.equal(word_grad[unread], before[unread])
-    again = before.clone()
-    operators.add_rows(torch.zeros(70, 40, device=device), ids[0], again, add=True)
-    assert torch.equal(again, before)
-
-
-RUNS = [[1], [32], [33], [31, 1, 1], [3, 64, 2], [32, 32], [40, 40, 40], [300], [1, 30, 1, 1, 100, 2]]
-
-
-@pytest.mark.parametrize("lengths", RUNS, ids=str)
-@pytest.mark.parametrize("add", [True, False])
-def test_rows_of_runs_of_any_length_are_added_once(lengths: Any, add: bool, device: Device, generator: Any) -> None:
-    names = torch.randperm(9, generator=generator)[: len(lengths)]
-    ids = names.repeat_interleave(torch.tensor(lengths))
-    ids = ids[torch.randperm(ids.shape[0], generator=generator)]
-    # Small integers: every order of addition is exact.
-    values = torch.randint(-50, 50, (ids.shape[0], 5), generator=generator).float()
-    start = torch.randint(-50, 50, (9, 5), generator=generator).float() if add else torch.zeros(9, 5)
-    table = start.clone().to(device)
-    operators.add_rows(values.to(device), ids.to(device), table, add=add)
-    assert torch.equal(table.cpu(), start.index_add(0, ids, values))
-
-
 @pytest.mark.parametrize("size", [5, 70_000])
 def test_ids_outside_the_table_touch_nothing(size: int, device: Device, generator: Generator) -> None:
-    guarded = torch.zeros(size + 4, 3, device=device)
     ids = torch.tensor([-1, 0, size, size - 1, -70_000, 65_536 * 4 + 2, 2**31 + 1, -1, size, 1], device=device)
     values = torch.ones(10, 3, device=device)
-    operators.add_rows(values, ids, guarded[2:-2], add=True)
-    touched = guarded.any(1).nonzero().flatten().tolist()
-    assert touched == [2, 3, size + 1]
+    gradient = operators.table_gradient(values, ids, size)
+    assert gradient.any(1).nonzero().flatten().tolist() == [0, 1, size - 1]
     _, tables = problem((1, 8, 5, 5, 5), generator, device)
     for place in range(3):
         # Between rows that would show.
@@ -167,19 +117,16 @@ def test_gradients_are_made_only_where_needed(needed: int, device: Device, dtype
 def test_what_is_not_needed_is_not_allocated(device: Device, generator: Generator) -> None:
     ids, tables = problem((5, 8, 7, 6, 2), generator, device)
     plain = [t.detach() for t in tables]
-    seed, buffer = torch.tensor([3, 0], device=device), torch.zeros(7, 8, device=device)
+    seed = torch.tensor([3, 0], device=device)
     forward, backward = operators.embedding_layer_norm, operators.embedding_backward
-    out, mean, rstd = forward(*ids, *plain, seed, None, 1e-5, 0.1, 0, False)
+    out, mean, rstd = forward(*ids, *plain, seed, 1e-5, 0.1, 0, False)
     assert (mean.numel(), rstd.numel()) == (0, 0)
-    _, mean, rstd = forward(*ids, *plain, seed, None, 1e-5, 0.1, 0, True)
+    _, mean, rstd = forward(*ids, *plain, seed, 1e-5, 0.1, 0, True)
     sizes = [56, 48, 16, 8, 8]
     for i in range(4):
-        for word_grad in (None, buffer):
-            needs = [i == j for j in range(4)]
-            found = backward(out, ids, plain[:3], plain[3], mean, rstd, seed, word_grad, 0.1, 0, needs)
-            made = [i == 0 and word_grad is None, i == 1, i == 2, i == 3, i == 3]
-            assert [t.numel() for t in found] == [s * m for s, m in zip(sizes, made, strict=True)]
-            assert bool(buffer.any()) == (i > 0 or word_grad is not None)
+        found = backward(out, ids, plain[:3], plain[3], mean, rstd, seed, 0.1, 0, [i == j for j in range(4)])
+        made = [i == 0, i == 1, i == 2, i == 3, i == 3]
+        assert [t.numel() for t in found] == [s * m for s, m in zip(sizes, made, strict=True)]
 
 
 def test_strided_tables_and_other_ids(device: Device, dtype: DType, generator: Generator) -> None:
