@@ -10,7 +10,7 @@ from common import markdown
 from truth_world.tables import all_tables
 
 from xlt_engine.engine.lab.ablation.rows import ROWS
-from xlt_engine.engine.summary.seeds import Stat, Step, stat
+from xlt_engine.engine.summary.seeds import Stat, Step, paired_step, stat
 from xlt_engine.engine.summary.stage_table import METRIC_NAMES, aggregate
 
 Json = dict[str, Any]
@@ -210,6 +210,31 @@ def finetune_peer(result: Json) -> str:
     return markdown(header, lines)
 
 
+def presets(result: Json) -> str:
+    """By data set and target: fine-tuning alone, the paper's recipe, the preset best, and how their pairs differ."""
+    header = ["data", "target", "fine-tuning alone", "paper", "best"]
+    header += ["best minus paper", "best minus fine-tuning", "CPU time, best over paper"]
+    lines = []
+    by_target: dict[tuple[str, str], list[Json]] = {}
+    for point in result["points"]:
+        by_target.setdefault((point["recipe"], point["target"]), []).append(point)
+    for (recipe, target), points in by_target.items():
+        scores = [_over([point[row] for point in points], 1) for row in ("mbert", "paper", "best")]
+        lines.append([recipe, target, *scores, *_gains(points)])
+    return markdown(header, [*lines, ["all", "", "", "", "", *_gains(result["points"])]])
+
+
+def _gains(points: Sequence[Json]) -> list[str]:
+    """Of pairs: best minus paper and minus fine-tuning, each with how many rose; CPU seconds, best over paper."""
+    cells = []
+    for other in ("paper", "mbert"):
+        step = paired_step([point["best"] - point[other] for point in points], other)
+        assert step is not None
+        cells.append(f"{step}, {step.up}/{step.stat.n}")
+    best, paper = (_mean(point["cpu_seconds"][row] for point in points) for row in ("best", "paper"))
+    return [*cells, f"{best / paper:.2f}"]
+
+
 def _mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
 
@@ -255,6 +280,7 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "ablations": (("ablation-wikiann",), ablations),
     "batch-order": (("batch-order",), batch_order),
     "finetune-peer": (("finetune-peer",), finetune_peer),
+    "presets": (("presets",), presets),
     "truth-world": (("truth-world",), all_tables),
 }
 """Name of a table -> its files, and the function of their contents that makes its text."""
