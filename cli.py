@@ -23,7 +23,7 @@ _MODULES = {
     "finished": ("report", "thresholds", "verify", "why"),
     "predict": ("evaluate", "predict"),
     "preflight": ("check", "env", "info", "init"),
-    "probe": ("probe", "rank-sources"),
+    "probe": ("probe",),
     "run": ("run",),
 }
 COMMANDS = {command: module for module, commands in _MODULES.items() for command in commands}

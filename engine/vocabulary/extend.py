@@ -13,7 +13,7 @@ from ...data import Tokenizer, derive_seed
 from ...data.tokenizer.resize import Extension, extend_wordpiece
 from ...model import Encoder, MaskedLM, load_encoder, load_masked_lm, read_info, save_model
 from ..storage.files import new_folder
-from .texts import count_words, read_texts
+from .texts import read_texts, word_pieces
 
 _WORDS = 100_000
 _SHOWN = 12
@@ -108,7 +108,7 @@ def extend_vocabulary(
         origin = {"extended_from": tokenizer.fingerprint, "added": len(extension.pieces), "first_id": extension.first}
         save_model(after, folder, extra=dict(info.extra or {}) | origin)
         extension.tokenizer.save(folder, segments=after.config.num_segments > 1, max_length=after.config.max_length)
-    old, new = (count_words(examples, t, _WORDS, seed, "text") for t in (tokenizer, extension.tokenizer))
+    old, new = (word_pieces(examples, t, _WORDS, seed) for t in (tokenizer, extension.tokenizer))
     return ExtensionReport(
         folder=str(out),
         kind=info.kind,
@@ -119,10 +119,10 @@ def extend_vocabulary(
         rows_before=before.config.vocab_size,
         rows=after.config.vocab_size,
         pieces=extension.pieces[:_SHOWN],
-        fertility_before=old.fertility,
-        fertility=new.fertility,
-        unknown_before=old.unknown,
-        unknown=new.unknown,
+        fertility_before=old[0],
+        fertility=new[0],
+        unknown_before=old[1],
+        unknown=new[1],
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from xlt_engine import __version__
 
 COMMANDS = ("run", "init", "check", "predict", "evaluate", "report", "info", "env", "bench", "corpus", "ablate")
-COMMANDS += ("thresholds", "why", "verify", "probe", "rank-sources", "extend-vocabulary", "export", "tables")
+COMMANDS += ("thresholds", "why", "verify", "probe", "extend-vocabulary", "export", "tables")
 SENTENCE = b"Anna lives in Paris\n"
 
 

@@ -1,4 +1,4 @@
-"""`probe`, `rank-sources`, `extend-vocabulary` and `export` on the command line: text, JSON, files, exit codes."""
+"""`probe`, `extend-vocabulary` and `export` on the command line: text, JSON, files, exit codes."""
 
 import json
 from pathlib import Path
@@ -28,25 +28,6 @@ def test_probe(cli: Any, finished: Any, tmp_path: Path) -> None:
         assert text in refused.err
     assert cli("probe", tmp_path / "nowhere", pairs, "--folds", "2").code == 4
     assert cli("probe", finished.model, tmp_path / "nowhere.tsv").code == 3
-
-
-def test_rank_sources(cli: Any, finished: Any) -> None:
-    files = finished.files
-    sources = ("--source", f"en={files / 'train.conll'}", "--source", f"de={files / 'de.txt'}")
-    answer = cli("rank-sources", files / "general.de.txt", *sources, "--tokenizer", finished.model)
-    assert answer.code == 0, answer.err
-    assert [line.split()[0] for line in answer.out.splitlines()[2:4]] == ["de", "en"]
-    assert "on real languages it is not validated" in answer.out
-    models = ("--model", f"en={finished.model}", "--model", f"de={finished.model}")
-    shown = cli("rank-sources", files / "general.de.txt", *sources, *models, "--tokenizer", finished.model, "--json")
-    found = json.loads(shown.out)
-    assert {c["agreement"] for c in found["candidates"]} == {1.0}  # a model agrees with itself
-    wrong = cli("rank-sources", files / "de.txt", "--source", "train.conll", "--tokenizer", finished.model)
-    assert wrong.code == 2
-    assert "give NAME=PATH" in wrong.err
-    assert cli("rank-sources", files / "de.txt", *sources[:2], "--tokenizer", finished.model).code == 2
-    twice = cli("rank-sources", files / "de.txt", *sources, *models[:2], *models[:2], "--tokenizer", finished.model)
-    assert "--model en is given twice" in twice.err
 
 
 def test_extend_vocabulary(cli: Any, finished: Any, tmp_path: Path) -> None:
