@@ -21,7 +21,8 @@ from ... import DataError
 from ..batches.sampling import derive_seed
 from ..readers.lines import is_packed, open_file, read_lines
 from ..readers.problems import Problems
-from .select import SentenceHash, Verdict, comparison_key, score_order
+from .select import SentenceHash, comparison_key
+from .title_links import TitleMatcher
 from .wiki_dump import Page, blocks, read_articles, read_pages
 from .wiki_text import is_disambiguation, to_text
 
@@ -117,12 +118,11 @@ def texts_of(task: Task, language: str, counts: Counter[str]) -> Iterator[str]:
 class PieceResult:
     """The sentences kept of a piece, each once, in the order of the text; what was read and left out (`counts`).
 
-    `order` decides among the sentences of an entity, the lowest first; a pair is a row and an entity in its sentence.
+    A pair is a row and an entity in its sentence.
     """
 
     texts: list[str] = field(default_factory=list)
     hashes: array[int] = field(default_factory=lambda: array("Q"))
-    order: array[int] = field(default_factory=lambda: array("Q"))
     flags: array[int] = field(default_factory=lambda: array("B"))
     pair_row: array[int] = field(default_factory=lambda: array("i"))
     pair_entity: array[int] = field(default_factory=lambda: array("i"))
@@ -133,19 +133,18 @@ class PieceResult:
 class PieceReader:
     """What a piece's result depends on beside its text.
 
-    `judge` says what a sentence is worth, `split` cuts paragraphs, `control_share` of which are sampled with all their
-    sentences; `excluded` has the keys (`comparison_key`) of what must not be in the corpus. With `look_first` a
-    paragraph that is worth nothing as a whole is not cut.
+    `groups` has the entity of each title of `matcher`; `split` cuts paragraphs, `control_share` of which are sampled
+    with all their sentences; `excluded` has the keys (`comparison_key`) of what must not be in the corpus.
     """
 
-    judge: Callable[[str], Verdict]
+    matcher: TitleMatcher
+    groups: tuple[int, ...]
     split: Callable[[str], list[str]]
     seed: int
     min_chars: int
     max_chars: int
     control_share: float
     excluded: frozenset[str] = frozenset()
-    look_first: bool = True
 
     def read(self, index: int, texts: Iterable[str], counts: Counter[str] | None = None) -> PieceResult:
         """The result of the piece with a number; `counts` are gone on with."""
@@ -158,13 +157,15 @@ class PieceReader:
             result.counts["paragraphs"] += len(lines)
             for line in lines:
                 control = draw() < self.control_share
-                judged = not self.look_first or bool(self.judge(line)[0])
-                if control or judged:
-                    for sentence in self.split(line):
-                        verdict = self.judge(sentence) if judged else ((), None)
-                        if (verdict[0] or control) and self._may_be_kept(sentence, bool(verdict[0]), result.counts):
-                            _add(result, rows, sentence, hash_of(sentence), verdict, control)
+                matched = bool(self._entities_in(line))
+                for sentence in self.split(line) if control or matched else ():
+                    found = self._entities_in(sentence) if matched else set[int]()
+                    if (found or control) and self._may_be_kept(sentence, bool(found), result.counts):
+                        _add(result, rows, sentence, hash_of(sentence), found, control)
         return result
+
+    def _entities_in(self, text: str) -> set[int]:
+        return {self.groups[match.title] for match in self.matcher.find(text)}
 
     def _may_be_kept(self, sentence: str, matched: bool, counts: Counter[str]) -> bool:
         counts["matched"] += matched
@@ -177,8 +178,10 @@ class PieceReader:
         return True
 
 
-def _add(result: PieceResult, rows: dict[int, int], sentence: str, value: int, verdict: Verdict, control: bool) -> None:
-    (entities, score), row = verdict, len(rows)
+def _add(
+    result: PieceResult, rows: dict[int, int], sentence: str, value: int, entities: set[int], control: bool
+) -> None:
+    row = len(rows)
     if value in rows:
         result.counts["duplicates"] += bool(entities)
         result.flags[rows[value]] |= CONTROL * control
@@ -186,7 +189,6 @@ def _add(result: PieceResult, rows: dict[int, int], sentence: str, value: int, v
     rows[value] = row
     result.texts.append(sentence)
     result.hashes.append(value)
-    result.order.append(value if score is None else score_order(score))
     result.flags.append(MATCHED * bool(entities) | CONTROL * control)
     for entity in entities:
         result.pair_row.append(row)

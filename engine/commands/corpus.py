@@ -45,15 +45,6 @@ def _file(name: str, help: str, kind: click.Path = _FILE, **more: Any) -> Callab
 @click.option("--out", type=_FILE, required=True, help="Corpus, a sentence a line; control and report go beside it.")
 @click.option("--language", help="Language of the text.  [default: by the file names]")
 @click.option("--source-language", help="Language of the entities.  [default: by the file names, else en]")
-@click.option(
-    "--select",
-    type=click.Choice(["entities", "overlap", "tfidf"]),
-    default="entities",
-    show_default=True,
-    help="Sentences that contain an entity's title; that share most words with the entities; or that are closest "
-    "to --task-text.",
-)
-@_file("--task-text", "For --select tfidf: text of the task in the target language; repeatable.", multiple=True)
 @_file("--exclude", "Evaluation file: none of its sentences is taken; repeatable.", multiple=True)
 @click.option("--encoding", default="utf-8", show_default=True, help="Of the files of --entities and --exclude.")
 @click.option("--cap", type=click.IntRange(1), default=60_000, show_default=True, help="Most sentences.")

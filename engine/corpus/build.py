@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 
 from ... import DataError, Interrupted, RunInUseError
 from ...data.corpus.language_id import language_model
-from ...data.corpus.piece import PIECE, PieceReader, Source, Task, open_source, paragraphs, tasks, texts_of
-from ...data.corpus.select import OverlapScorer, TfidfScorer, Verdict, by_score, by_title, excluded_keys
+from ...data.corpus.piece import PIECE, PieceReader, Source, Task, open_source, tasks, texts_of
+from ...data.corpus.select import excluded_keys
 from ...data.corpus.sentence_split import sentences
 from ...data.corpus.title_links import Links, TitleMatcher, add_aliases, entity_surfaces, link_table, link_wiki
 from ...data.corpus.wiki_source import FileWiki, read_titles, target_redirects
@@ -38,15 +37,12 @@ _MANIFEST = "manifest.json"
 _LINKS = "links.json"
 # Paragraphs looked at for the control: enough for this many times the cap, at this many bytes of input a sentence.
 _CONTROL_TIMES, _CONTROL_BYTES = 8, 240
-_SAMPLE_LINES = 5000
-"""Of each file, for the frequencies of words."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is looked for: titles (`patterns`), for each the number of the entity that it counts for (`groups`), their
-    names, all without titles where sentences are scored; keys of evaluation sentences; the training set's entities.
-    """
+    names; keys of evaluation sentences; the training set's entities."""
 
     links: Links
     patterns: list[str]
@@ -140,11 +136,9 @@ def _prepare(folder: Path, fingerprint: str) -> None:
 
 def _plan(config: CorpusConfig, folder: Path, progress: Progress, should_stop: Callable[[], int]) -> Plan:
     mentions = entity_surfaces(example for path in config.entities for example in _labelled(path, config.encoding))
-    if not mentions and config.select != "tfidf":
+    if not mentions:
         raise DataError(f"{config.entities[0]}:1: no entities in the tags; give a labelled file of the source language")
     excluded = excluded_keys(text for path in config.exclude for text in texts_of_file(path, config.encoding))
-    if config.select != "entities":
-        return Plan(Links(), [], (), ["all"], excluded, mentions)
     links = _links(config, mentions, folder, progress, should_stop)
     patterns = links.patterns
     if not patterns:
@@ -209,27 +203,9 @@ def _reader(config: CorpusConfig, plan: Plan, sources: list[Source]) -> PieceRea
     total = max(1, sum(source.size for source in sources))
     share = min(1.0, config.cap * _CONTROL_TIMES * _CONTROL_BYTES / total) if config.control else 0.0
     split = partial(sentences, language=config.language) if config.split else partial(str.split, sep="\n")
-    judge, look_first = _judge(config, plan, sources), config.select == "entities"
+    matcher = TitleMatcher(plan.patterns, config.language, config.boundaries)
     lengths = config.min_chars, config.max_chars
-    return PieceReader(judge, split, config.seed, *lengths, share, plan.excluded, look_first)
-
-
-def _judge(config: CorpusConfig, plan: Plan, sources: list[Source]) -> Callable[[str], Verdict]:
-    language = config.language
-    if config.select == "entities":
-        return partial(by_title, TitleMatcher(plan.patterns, language, config.boundaries), plan.groups)
-    if config.select == "overlap":
-        return partial(by_score, OverlapScorer(plan.mentions, language).score)
-    task = [text for path in config.task_text for text in texts_of_file(path)]
-    # The beginning of each file, for the frequencies of words.
-    beginnings = (next(tasks([source]), None) for source in sources)
-    lines = (
-        line
-        for task in beginnings
-        if task is not None
-        for line in islice(chain.from_iterable(map(paragraphs, texts_of(task, language, Counter()))), _SAMPLE_LINES)
-    )
-    return partial(by_score, TfidfScorer(task, lines, language).score)
+    return PieceReader(matcher, plan.groups, split, config.seed, *lengths, share, plan.excluded)
 
 
 def _read(

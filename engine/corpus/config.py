@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ... import ConfigError
 from ...data.corpus.title_links import UNSPACED_LANGUAGES, Boundaries, LinkRules
@@ -20,9 +20,8 @@ from ...data.readers.lines import open_file
 from ..preflight.languages import language_of
 from ..storage.files import plain
 
-__all__ = ["CorpusConfig", "LinkRules", "Select", "SourceFiles"]
+__all__ = ["CorpusConfig", "LinkRules", "SourceFiles"]
 
-Select = Literal["entities", "overlap", "tfidf"]
 FORMAT = 2
 """Raised when an equal command would give other bytes."""
 _DUMP = re.compile(r"([a-z][a-z_-]*?)wiki[-.]")
@@ -41,8 +40,6 @@ class CorpusConfig:
         titles: table of source and target titles, in place of the source wiki's files.
         language: of the text; "": by the file names. That of the entities is else English.
         target_aliases: redirects of the target dump count as further names.
-        select: "entities" for sentences that contain a title, "overlap" for those that share most words with the
-            entities, "tfidf" for those closest to `task_text`, text of the task in the target language.
         exclude: evaluation files, none of whose sentences may be in the corpus.
         encoding: of `entities` and `exclude`, which may be older than the text, which is UTF-8.
         min_chars, max_chars: of a sentence; 0: 20 and 500, or 8 and 200 where words are not spaced.
@@ -60,8 +57,6 @@ class CorpusConfig:
     rules: LinkRules = field(default_factory=LinkRules)
     target_aliases: bool = False
     boundaries: Boundaries = "auto"
-    select: Select = "entities"
-    task_text: tuple[Path, ...] = ()
     exclude: tuple[Path, ...] = ()
     encoding: str = "utf-8"
     cap: int = 60_000
@@ -105,7 +100,7 @@ class CorpusConfig:
     def inputs(self) -> list[Path]:
         """All files that are read, each once."""
         wiki = dataclasses.asdict(self.source_wiki).values()
-        several = (*self.entities, *self.text, *self.target_dump, *self.task_text, *self.exclude)
+        several = (*self.entities, *self.text, *self.target_dump, *self.exclude)
         return list(dict.fromkeys([*several, *(p for p in (self.titles, *wiki) if p is not None)]))
 
     def beside(self, ending: str) -> Path:
@@ -135,21 +130,13 @@ def _problems(config: CorpusConfig) -> Iterator[str]:
     inputs = {path.resolve() for path in config.inputs}
     if not config.text and not config.target_dump:
         yield "no text to select from: give --text or --target-dump"
-    if config.select == "entities":
-        if config.titles is not None and by_wiki:
-            yield "--titles replaces the source wiki's files: give one or the other"
-        if config.titles is None and not by_wiki:
-            yield (
-                "no way from entities to titles: give --titles, or --source-dump with --langlinks or --wikidata; "
-                "or select without titles, by --select overlap or tfidf"
-            )
-    elif config.titles is not None or by_wiki:
-        yield f"--select {config.select} needs no titles; leave --titles and the source wiki's files out"
-    if (config.select == "tfidf") != bool(config.task_text):
-        yield "--task-text goes with --select tfidf, and is needed there"
+    if config.titles is not None and by_wiki:
+        yield "--titles replaces the source wiki's files: give one or the other"
+    if config.titles is None and not by_wiki:
+        yield "no way from entities to titles: give --titles, or --source-dump with --langlinks or --wikidata"
     if config.target_aliases and not config.target_dump:
         yield "--target-redirects reads the redirects of --target-dump, which is not given"
-    if config.select != "tfidf" and not config.entities:
+    if not config.entities:
         yield "no entities: give --entities, the labelled training file of the source language"
     if config.cap < 1:
         yield f"--cap {config.cap}: give at least 1"

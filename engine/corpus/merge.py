@@ -22,7 +22,7 @@ from .config import CorpusConfig
 
 _ROW_BITS = 32
 _OPEN_PIECES = 64
-_COLUMNS = ("hashes", "order", "flags", "pair_row", "pair_entity")
+_COLUMNS = ("hashes", "flags", "pair_row", "pair_entity")
 
 
 def piece_path(folder: Path, index: int) -> Path:
@@ -47,7 +47,7 @@ class StoredPiece:
         try:
             with storage_errors(path, "read"):
                 self._file = cast(Any, safe_open(path, "numpy"))  # its methods have no types
-            self.hashes, self.order, self.flags, self.pair_row, self.pair_entity, self._starts = (
+            self.hashes, self.flags, self.pair_row, self.pair_entity, self._starts = (
                 self._file.get_tensor(name) for name in (*_COLUMNS, "starts")
             )
             self.counts: Counter[str] = Counter(json.loads(self._file.metadata()["counts"]))
@@ -79,7 +79,7 @@ class Merged:
             out.counts.update(piece.counts)
             out.per_entity += np.bincount(piece.pair_entity, minlength=entities)
             rows, first = piece.pair_row, np.int64(index) << _ROW_BITS
-            out.candidates.add(piece.pair_entity, piece.order[rows], piece.hashes[rows], first + rows)
+            out.candidates.add(piece.pair_entity, piece.hashes[rows], piece.hashes[rows], first + rows)
             rows = np.flatnonzero(piece.flags & CONTROL)
             hashes = piece.hashes[rows]
             out.control.add(np.zeros(len(rows), np.int32), control_order(hashes, config.seed), hashes, first + rows)

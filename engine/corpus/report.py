@@ -39,7 +39,7 @@ class CorpusReport:
         out = [
             "# Corpus audit",
             f"{selected['sentences']:,} sentences in `{Path(settings['out']).name}` ({settings['language']}), "
-            f"selected by {settings['select']}, seed {settings['seed']}.",
+            f"selected by their entities, seed {settings['seed']}.",
         ]
         for name, part in self.values.items():
             if isinstance(part, dict) and name not in ("settings", "files"):
@@ -88,31 +88,28 @@ def make_report(
             f"{config.inputs[-1]}: no sentence was selected from {counts['paragraphs']} paragraphs "
             f"({counts['matched']} matched{', ' + left if left else ''}{refused}); check text, titles and --language"
         )
-    by_entity = config.select == "entities"
     values: dict[str, Any] = {
         "version": __version__,
         "settings": _settings(config),
         "text": {n: counts[n] for n in ("pages", "redirects", "disambiguations", "paragraphs", "characters")},
-        "entities": {"mentions": sum(mentions.values()), "distinct": len(mentions)},
+        "entities": {"mentions": sum(mentions.values()), "distinct": len(mentions)}
+        | {fate: links.counts[fate] for fate in FATES}
+        | {"rules": {k: v for k, v in sorted(links.counts.items()) if k not in FATES}},
         "matched": {
             "sentences": counts["matched"],
             "too_short": counts["too-short"],
             "too_long": counts["too-long"],
             "excluded": counts["excluded"],
             "duplicates": counts["duplicates"] + merged.candidates.duplicates,
-        },
-        "selected": _lengths(chosen.texts),
+        }
+        | _per_entity(names, merged.per_entity),
+        "selected": _lengths(chosen.texts) | _per_entity(names, chosen.entities),
         "language": _language(config, chosen),
         "exclude": _overlap(config, excluded, chosen),
     }
     if config.control:
         more = {"with_entity": chosen.control_matched, "also_in_corpus": chosen.shared}
         values["control"] = {**_lengths(chosen.control), **more}
-    if by_entity:
-        values["entities"] |= {fate: links.counts[fate] for fate in FATES}
-        values["entities"]["rules"] = {k: v for k, v in sorted(links.counts.items()) if k not in FATES}
-        values["matched"] |= _per_entity(names, merged.per_entity)
-        values["selected"] |= _per_entity(names, chosen.entities)
     return CorpusReport(config.beside(".report.json"), values)
 
 

@@ -83,8 +83,7 @@ def test_errors(cli: Any, raw: Path) -> None:
     assert answer.code == 2
     assert answer.err == (
         "error: no text to select from: give --text or --target-dump\n"
-        "no way from entities to titles: give --titles, or --source-dump with --langlinks or --wikidata; "
-        "or select without titles, by --select overlap or tfidf\n"
+        "no way from entities to titles: give --titles, or --source-dump with --langlinks or --wikidata\n"
         "no file name says the language of the text; give --language\n"
     )
     answer = cli("corpus", "--text", raw / "raw.de.txt")

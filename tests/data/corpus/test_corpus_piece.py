@@ -3,7 +3,6 @@ import gzip
 import json
 import lzma
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from xlt_engine.data.corpus.piece import (
     tasks,
     texts_of,
 )
-from xlt_engine.data.corpus.select import by_score, by_title
 from xlt_engine.data.corpus.title_links import TitleMatcher
 
 NAMES = ["Oslo", "Rom", "Ulm"]
@@ -34,8 +32,8 @@ def split(text: str) -> list[str]:
 
 
 def reader(share: float = 0.0, *, lengths: tuple[int, int] = (1, 99), **more: Any) -> PieceReader:
-    judge = partial(by_title, TitleMatcher(NAMES, "de"), more.pop("groups", (0, 1, 2)))
-    return PieceReader(more.pop("judge", judge), more.pop("split", split), 0, *lengths, share, **more)
+    groups = more.pop("groups", (0, 1, 2))
+    return PieceReader(TitleMatcher(NAMES, "de"), groups, split, 0, *lengths, share, **more)
 
 
 def read(lines: list[str], share: float = 0.0, **more: Any) -> PieceResult:
@@ -57,7 +55,6 @@ def test_sentences_with_their_entities() -> None:
     assert pairs(result) == {("Rom ist alt.", 1), ("Ulm und Rom.", 2), ("Ulm und Rom.", 1), ("Auch Oslo.", 0)}
     assert result.flags.tolist() == [MATCHED] * 3
     assert +result.counts == {"matched": 4, "duplicates": 1, "paragraphs": 3, "characters": 78}
-    assert result.order == result.hashes
 
 
 def test_titles_of_one_entity_count_once() -> None:
@@ -85,17 +82,6 @@ def test_control_is_every_sentence_of_the_sampled_lines() -> None:
     assert len(some.texts) == len(control) + 200 - len(control) // 3
     assert reader(0.2).read(0, lines).flags == some.flags
     assert reader(0.2).read(1, lines).flags != some.flags, "another piece has another sample"
-
-
-def test_scores() -> None:
-    given = {"split": lambda text: [text], "look_first": False}
-    result = read(["abc", "abcdef", "", "abcdefghi", "abc"], judge=partial(by_score, lambda t: len(t) / 20), **given)
-    assert result.texts == ["abc", "abcdef", "abcdefghi"]
-    assert sorted(result.order, reverse=True) == result.order.tolist()
-    assert pairs(result) == {("abc", 0), ("abcdef", 0), ("abcdefghi", 0)}
-    zero = read(["a", "b"], 1.0, judge=partial(by_score, lambda t: 0.0), **given)
-    assert zero.flags.tolist() == [CONTROL] * 2
-    assert len(zero.pair_row) == 0
 
 
 def texts(path: Path, piece: int) -> tuple[list[str], int]:

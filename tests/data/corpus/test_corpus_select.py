@@ -10,7 +10,6 @@ from xlt_engine.data.corpus.select import (
     control_order,
     excluded_keys,
     pick_balanced,
-    score_order,
     water_level,
 )
 
@@ -128,11 +127,3 @@ def test_balance_is_as_even_as_it_can_be(seed: int) -> None:
     assert sum(got.values()) == cap
     lowest = min(n for e, n in got.items() if n < counts[e])
     assert max(got.values()) <= lowest + 1
-
-
-def test_best_by_score() -> None:
-    order = np.array([score_order(score) for score in (0.1, 0.9, 0.9, 0.0, 1.0, 2.0)], dtype=U64)
-    hashes = np.array([10, 12, 11, 13, 14, 15], dtype=U64)
-    candidates = Candidates(10)
-    candidates.add(np.zeros(6, np.int32), order, hashes, np.arange(6, dtype=np.int64))
-    assert [value for value, _ in pick_balanced(candidates.rows(), 4)] == [14, 15, 11, 12]

@@ -25,7 +25,7 @@ from xlt_engine import ConfigError, DataError, Interrupted, OutOfMemoryError, St
 from xlt_engine.data.corpus import wiki_dump, wiki_source
 from xlt_engine.data.corpus.language_id import language_model
 from xlt_engine.data.corpus.piece import PieceReader
-from xlt_engine.data.corpus.select import by_title, comparison_key
+from xlt_engine.data.corpus.select import comparison_key
 from xlt_engine.data.corpus.sentence_split import sentences
 from xlt_engine.data.corpus.title_links import LinkRules, TitleMatcher
 from xlt_engine.data.corpus.wiki_source import SourceFiles
@@ -68,7 +68,7 @@ def config(plan: Any, out: Path, text: str, **changed: Any) -> CorpusConfig:
     files = plan.files
     where = {"text": (files[text],)} if text == "text" else {"target_dump": (files[text],)}
     given: dict[str, Any] = {"entities": (files["train"],), "out": out, "language": plan.language, **where}
-    if not {"titles", "source_wiki", "select"} & set(changed):
+    if not {"titles", "source_wiki"} & set(changed):
         given["titles"] = files["titles"]
     return CorpusConfig(**{**given, **changed})
 
@@ -413,33 +413,6 @@ def test_rules_are_flags(german: Any, tmp_path: Path) -> None:
     assert set(lines(tmp_path / "out.txt")) < set(german.expected)
 
 
-def test_select_by_overlap(german: Any, tmp_path: Path) -> None:
-    """The names are the same in the made German: sentences with entity words come first."""
-    report = build(german, tmp_path / "out.txt", "target_xml", select="overlap", cap=80, language_check=False)
-    got = lines(tmp_path / "out.txt")
-    assert len(got) == 80
-    words = {w for e in german.entities for w in re.findall(r"\w{3,}", comparable(e.surface))}
-    assert all(words & set(re.findall(r"\w+", comparable(s))) for s in got)
-    assert "linked" not in report.values["entities"]
-    assert len(lines(tmp_path / "out.control.txt")) == 80
-
-
-def test_select_by_closeness(german: Any, tmp_path: Path) -> None:
-    task = tmp_path / "task.txt"
-    task.write_text(
-        "Warum wurde die Schule nicht erwähnt?\nWarum wurde der Hafen nicht erwähnt?\n" * 3, encoding="utf-8"
-    )
-    made = []
-    for workers in (1, 2):
-        out = tmp_path / f"{workers}.txt"
-        build(german, out, "target_xml", workers=workers, select="tfidf", task_text=(task,), entities=(), cap=40)
-        made.append(out.read_bytes())
-    assert made[0] == made[1]
-    got = lines(tmp_path / "1.txt")
-    assert sum(s.startswith("Warum wurde") for s in got) == 40
-    assert sum(s.startswith("Warum wurde") for s in lines(tmp_path / "1.control.txt")) < 20
-
-
 def test_reports(german: Any, tmp_path: Path) -> None:
     report = build(german, tmp_path / "de.txt", "target_xml", cap=20)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["de.control.txt", "de.report.json", "de.report.md", "de.txt"]
@@ -491,9 +464,6 @@ def test_languages_by_the_names_of_the_files(german: Any, tmp_path: Path) -> Non
         ({"text": ()}, "give --text or --target-dump"),
         ({"titles": None}, "no way from entities to titles"),
         ({"source_wiki": SourceFiles(items=Path("x"))}, "--titles replaces"),
-        ({"select": "overlap"}, "needs no titles"),
-        ({"select": "tfidf", "titles": None}, "--task-text goes with --select tfidf"),
-        ({"task_text": (Path("x"),)}, "--task-text goes with --select tfidf"),
         ({"target_aliases": True}, "--target-redirects reads"),
         ({"entities": ()}, "no entities: give --entities"),
         ({"min_chars": 9, "max_chars": 8}, "--min-chars 9 is more than --max-chars 8"),
@@ -546,14 +516,14 @@ def test_bad_input(german: Any, tmp_path: Path, workers: int) -> None:
 
 
 def test_a_stored_piece_is_the_same(tmp_path: Path) -> None:
-    judge = partial(by_title, TitleMatcher(["Oslo", "Rom", "Ulm"], "de"), (0, 1, 2))
-    reader = PieceReader(judge, partial(sentences, language="de"), 0, 1, 99, 1.0)
+    matcher = TitleMatcher(["Oslo", "Rom", "Ulm"], "de")
+    reader = PieceReader(matcher, (0, 1, 2), partial(sentences, language="de"), 0, 1, 99, 1.0)
     result = reader.read(0, ["Rom ist alt. Köln 東京 Ulm.", "Oslo \U0001f600 x."])
     path = piece_path(tmp_path, 7)
     path.write_bytes(piece_bytes(result))
     stored = StoredPiece(tmp_path, 7)
     assert [stored.text(i) for i in range(len(result.texts))] == result.texts
-    for name in ("hashes", "order", "flags", "pair_row", "pair_entity"):
+    for name in ("hashes", "flags", "pair_row", "pair_entity"):
         assert getattr(stored, name).tolist() == getattr(result, name).tolist(), name
     assert stored.counts == result.counts
     path.write_bytes(piece_bytes(reader.read(0, [])))
