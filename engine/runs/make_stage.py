@@ -27,7 +27,7 @@ from ..storage.files import (
 )
 from ..storage.names import CARD, FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
 from ..storage.run_warning import RunWarning
-from ..storage.stage_files import damage, link_equal
+from ..storage.stage_files import DECIDED, damage, link_equal, listed
 from ..summary.stage_table import MARKS
 from .stage_state import INPUTS, fingerprint_of, state, take_over_stage, weights_of
 
@@ -91,6 +91,10 @@ def _exists(run: StageRun, resume: bool) -> bool:
             context.progress.note(f"{stage.id}: made anew, since {found.outdated}")
         context.check_base(stage)  # a result goes only when the next one can begin
         delete(folder)
+    elif found.damaged:
+        context.warn(damage(f"{listed(folder, found.damaged)}; it is made anew", found.damaged))
+        for name in (*DECIDED, *found.damaged):  # records first: without one nothing was decided
+            delete(folder / name)
     with storage_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
         links = [path for path in folder.iterdir() if path.is_symlink()]

@@ -25,7 +25,7 @@ from ..storage.files import publish_folder, read_json, sha256_file, take_over, t
 from ..storage.names import STAMP
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
-from ..storage.stage_files import changed_files, damage, listed, refuse_changed
+from ..storage.stage_files import damage, listed, refuse_changed, sealed_damage
 from ..training.device import choose_device
 from ..training.distributed import ProcessGroup
 from ..training.progress import Progress
@@ -197,11 +197,8 @@ def _stamped(folder: Path, stamp: dict[str, Any]) -> bool:
 
 
 def vocabulary_damage(folder: Path) -> dict[str, str]:
-    """As `changed_files`, of the folder of a run's vocabulary; empty where there is none."""
-    record = read_json(folder / STAMP, None)
-    if not record and folder.exists():
-        return {STAMP: "is damaged" if (folder / STAMP).exists() else "is missing"}
-    return changed_files(folder, record) if "hashes" in record else {}
+    """As `sealed_damage`, of the folder of a run's vocabulary; empty where there is none."""
+    return sealed_damage(folder, STAMP) if folder.exists() else {}
 
 
 def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:

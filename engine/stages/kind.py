@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ... import ConfigError
+from ... import ConfigError, ModelError
 from ...data import BatchSize, MlmBatches, Part, TaskBatches, TokenStore, derive_seed
 from ...model import Encoder, MaskedLM, TaskModel
 from ..evaluation.held_out import HeldOut
 from ..plan import Stage
 from ..plan.stage import settings_of, training_settings
 from ..recipe.config import RunConfig
+from ..storage.files import read_json
+from ..storage.stage_files import DECIDED, write_decided
 from ..training.loop import Trace
 from ..training.objectives import BatchSource, Objective
 from .context import Context
@@ -52,6 +54,24 @@ class StageRun:
     def seed(self, *purpose: str | int) -> int:
         """As `stage_seed`, of this pass over the stage."""
         return stage_seed(self.stage, *purpose, *(("pass", self.pass_number) if self.pass_number else ()))
+
+    def decided(self, name: str, decide: Callable[[], tuple[Mapping[str, Any], bytes]]) -> tuple[dict[str, Any], Path]:
+        """What the stage decides before it trains, once: its record, and where the data lies.
+
+        Args:
+            name: of the record, a key of `DECIDED`.
+            decide: makes record and data; warnings on the way are the stage's also where it is cut off and goes on.
+        """
+        context, path = self.context, self.folder / name
+        if not (there := context.processes.rank_zero_only(path.exists)):
+            said = len(context.warnings)
+            record, data = decide()
+            whole = {**record, "warnings": context.warnings_as_json(said)}
+            context.processes.rank_zero_only(lambda: write_decided(self.folder, name, whole, data))
+        found = read_json(context.processes.visible(path), ModelError, needed=True)
+        if there:
+            context.restore_warnings(found["warnings"])
+        return found, self.folder / DECIDED[name]
 
     def micro_batch(self) -> int:
         """Sequences in one forward pass of a process."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import ModelError
 from ...data import OUTSIDE, TokenStore
 from ...data.store.store import IGNORE
 from ...model import TaskModel
@@ -314,6 +315,6 @@ def earlier_records(context: Context, stage: Stage) -> list[dict[str, Any]]:
     inputs = stage.inputs
     while "previous" in inputs:
         folder = context.folder(inputs["previous"])
-        records.insert(0, DECISION.verified(folder)[0])
+        records.insert(0, read_json(folder / DECISION, ModelError, needed=True))
         inputs = read_json(folder / FINISHED, None).get("inputs", {})
     return records
