@@ -21,7 +21,7 @@ from ..stages.context import Context
 from ..stages.datasets import Datasets
 from ..stages.kind import inputs_of
 from ..stages.models import new_encoder_config
-from ..storage.files import publish_folder, read_json, sha256_file, take_over, temporary_folder, write_sealed_json
+from ..storage.files import new_folder, read_json, sha256_file, take_over, write_sealed_json
 from ..storage.names import STAMP
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
@@ -183,11 +183,10 @@ def _tokenizer(
     if not _stamped(folder, stamp):
         progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")
         tokenizer = train_wordpiece(_lines(config, paths), config.model.new.vocab_size)
-        temporary = temporary_folder(folder.parent, folder.name)
-        tokenizer.save(temporary)
-        hashes = {path.name: sha256_file(path) for path in sorted(temporary.iterdir())}
-        write_sealed_json(temporary / STAMP, stamp | {"hashes": hashes})
-        publish_folder(temporary, folder, replace=True)
+        with new_folder(folder, replace=True) as temporary:
+            tokenizer.save(temporary)
+            hashes = {path.name: sha256_file(path) for path in sorted(temporary.iterdir())}
+            write_sealed_json(temporary / STAMP, stamp | {"hashes": hashes})
     return Tokenizer.from_folder(folder)
 
 

@@ -17,16 +17,7 @@ from ... import ConfigError
 from ..plan import Stage, digest, fingerprint
 from ..stages.context import Context
 from ..stages.kind import inputs_of
-from ..storage.files import (
-    delete,
-    link_files,
-    publish_folder,
-    read_json,
-    sha256_file,
-    storage_errors,
-    temporary_folder,
-    write_sealed_json,
-)
+from ..storage.files import delete, link_files, new_folder, read_json, sha256_file, write_sealed_json
 from ..storage.names import FINISHED, OF_SCORING, STAMP
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
@@ -141,13 +132,10 @@ def take_over_stage(context: Context, stage: Stage, stamp: dict[str, Any], folde
         if found.damaged or found.changed:
             continue
         record = read_json(source / FINISHED)
-        with storage_errors(folder, "create"):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        part = temporary_folder(folder.parent, folder.name)
-        link_files([source / name for name in sorted({STAMP, *record["hashes"]})], part)
-        # The source may itself have been taken over: the record keeps the folder where the stage was trained.
-        write_sealed_json(part / FINISHED, {"reused_from": str(source.resolve())} | record | stage.identity)
-        publish_folder(part, folder, replace=True)
+        with new_folder(folder, replace=True) as part:
+            link_files([source / name for name in sorted({STAMP, *record["hashes"]})], part)
+            # The source may itself have been taken over: the record keeps the folder where the stage was trained.
+            write_sealed_json(part / FINISHED, {"reused_from": str(source.resolve())} | record | stage.identity)
         context.run_dir.event("reuse", stage=stage.id, folder=source)
         context.progress.note(f"{stage.id}: taken over from {other}")
         return True

@@ -272,15 +272,18 @@ def publish_folder(temporary: str | os.PathLike[str], final: str | os.PathLike[s
 
 
 @contextlib.contextmanager
-def new_folder(final: str | os.PathLike[str]) -> Iterator[Path]:
+def new_folder(final: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder to be filled, which gets its name when the block ends, and is deleted where that fails.
 
+    Args:
+        replace: as of `publish_folder`.
+
     Raises:
-        ConfigError: something has that name already.
+        ConfigError: without `replace`, something has that name already.
         StorageError: as `publish_folder`.
     """
     final = Path(final)
-    if os.path.lexists(final):
+    if not replace and os.path.lexists(final):
         raise ConfigError(f"{final}: is there already; give the name of a new folder")
     with storage_errors(final, "create"):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -290,7 +293,7 @@ def new_folder(final: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    publish_folder(temporary, final)
+    publish_folder(temporary, final, replace=replace)
 
 
 def link_files(paths: Iterable[Path], folder: Path) -> None:
@@ -313,11 +316,8 @@ def take_over(final: Path, sources: Iterable[Path], mark: str) -> bool:
         return False
     for source in sources:
         if (source / mark).is_file():
-            with storage_errors(final, "create"):
-                final.parent.mkdir(parents=True, exist_ok=True)
-            temporary = temporary_folder(final.parent, final.name)
-            link_files(sorted(p for p in source.iterdir() if p.is_file()), temporary)
-            publish_folder(temporary, final, replace=True)  # another process may have been first
+            with new_folder(final, replace=True) as temporary:  # another process may have been first
+                link_files(sorted(p for p in source.iterdir() if p.is_file()), temporary)
             return True
     return False
 

@@ -11,15 +11,7 @@ from typing import Any
 
 from ... import ModelError, XltError
 from .faults import fault
-from .files import (
-    atomic_write_bytes,
-    delete,
-    link_files,
-    read_json,
-    sha256_file,
-    storage_errors,
-    write_sealed_json,
-)
+from .files import atomic_write_bytes, delete, link_files, read_json, sha256_file, storage_errors, write_sealed_json
 from .names import FINISHED, INDEX, MODEL, WEIGHTS
 from .run_warning import RunWarning
 

@@ -101,7 +101,7 @@ def test_dictionary_is_that_of_the_fitted_model(finished: Any) -> None:
     hashes = {"dictionary.tsv": hashlib.sha256((place(finished) / "dictionary.tsv").read_bytes()).hexdigest()}
     assert record["hashes"] == hashes
     stage = finished.stage("de/finetune")
-    assert stage["hashes"]["dictionary.tsv"] == record["sha256"]
+    assert stage["hashes"].items() >= hashes.items()
     assert record["pairs"] == len(lines)
 
 

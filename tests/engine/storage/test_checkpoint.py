@@ -1,7 +1,6 @@
 """Checkpoints: whole or absent whenever the writer dies, never wrong when a byte changes, strict on loading."""
 
 import contextlib
-import json
 import os
 import random
 import resource
@@ -124,7 +123,7 @@ def test_too_little_space_is_seen_beforehand(tmp_path: Path) -> None:
     huge = torch.zeros(1).expand(10**15)
     with pytest.raises(StorageError, match=r"a checkpoint needs 4000 TB in .* are free; free disk space"):
         save_checkpoint(tmp_path / "c", step=1, tensors={"w": huge}, meta={})
-    assert steps(tmp_path / "c") == []
+    assert not (tmp_path / "c").exists()
 
 
 def _mutations(data: bytes, step: int) -> Iterator[tuple[str, bytes]]:
@@ -223,13 +222,6 @@ def test_other_versions_are_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_meta_must_be_json(tmp_path: Path) -> None:
     pytest.raises(ValueError, save, tmp_path, 10, meta={"loss": float("nan")}).match("JSON")
     assert steps(tmp_path) == []
-
-
-def test_the_manifest_is_complete(tmp_path: Path) -> None:
-    manifest = json.loads((save(tmp_path, 10) / "manifest.json").read_text())
-    assert manifest["tensors"]["half"] == ["torch.bfloat16", [3, 5]]
-    assert set(manifest["files"]) == {"tensors.safetensors", "meta.json"}
-    assert set(manifest["versions"]) == {"torch", "safetensors", "threads"}
 
 
 class Net(nn.Module):
