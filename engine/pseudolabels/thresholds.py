@@ -24,13 +24,14 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ... import ConfigError
 from ..evaluation.metrics import as_array
+from ..storage.files import plain
 
 if TYPE_CHECKING:
     import torch
@@ -164,8 +165,7 @@ class ThresholdChoice:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON values: arrays as lists, NaN as None."""
-        curve = {name: _plain(value) for name, value in vars(self.curve).items()}
-        return {name: _plain(value) for name, value in vars(self).items()} | {"curve": curve}
+        return cast(dict[str, Any], plain(self))
 
 
 def choose_threshold(
@@ -360,9 +360,3 @@ def _divide(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     ratio: Floats = np.full(part.shape, np.nan)
     np.divide(part, whole, out=ratio, where=np.asarray(whole) > 0)
     return ratio
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return [None if isinstance(x, float) and not math.isfinite(x) else x for x in value.tolist()]
-    return value

@@ -25,7 +25,7 @@ from ..storage.files import (
     sync_tree,
     write_sealed_json,
 )
-from ..storage.names import CARD, FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
+from ..storage.names import CARD, FINISHED, IF_GOLD, OF_SCORING, PREDICTED, SCORES, STAMP
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import DECIDED, damage, link_equal, listed
 from ..summary.stage_table import MARKS
@@ -183,11 +183,7 @@ def _rescore(run: StageRun) -> None:
     """Scores a finished stage again where the scores are lost, or are of other test files."""
     context, stage, folder = run.context, run.stage, run.folder
     record, tests = read_json(folder / FINISHED, None), _tests(context, stage)
-    # A stage taken over from before test items were kept gets them; one that was made here stays as it is.
-    kept = "reused_from" not in record or not tests or all((folder / name).exists() for name in (ITEMS, PREDICTED))
-    if kind_of(stage).decides and tests:  # and one of before its decision was compared with test files here
-        kept &= IF_GOLD in read_json(folder / SCORES, None)
-    if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests and kept):
+    if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests):
         return
     if not context.warnings:
         context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")

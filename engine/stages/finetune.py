@@ -10,12 +10,11 @@ import numpy as np
 
 from ...data import ItemView, Part, Rows, TaskBatches, TokenStore, epoch_counts
 from ..plan import Stage
-from ..pseudolabels.diagnostics import slow_learning_rate
+from ..pseudolabels.diagnostics import ends, slow_learning_rate
 from ..recipe.config import RunConfig
 from ..training.objectives import cross_entropy
 from .context import Context
 from .kind import VOTERS, StageKind, StageRun, Training, additions_to, register_kind
-from .masked_lm import ends
 from .models import new_task_model, warn_of_unseen
 
 MARK_OF_ROLE = {"switched": "uses_dictionary", "few_shot": "uses_target_labels"}
@@ -156,7 +155,7 @@ class Finetune(StageKind):
         if mixed.counts is not None:
             notes["per_epoch"] = {p.language or p.role: n for p, n in zip(mixed.portions, mixed.counts, strict=True)}
         return Training(
-            model, batches, cross_entropy, notes, line=lambda trace: "loss {:.3f} -> {:.3f}".format(*ends(trace))
+            model, batches, cross_entropy, notes, line=lambda trace: "loss {:.3f} -> {:.3f}".format(*ends(trace.loss))
         )
 
     def batches(self, run: StageRun) -> TaskBatches:
