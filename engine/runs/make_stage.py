@@ -13,7 +13,7 @@ from ..evaluation.inference import Scored
 from ..evaluation.per_example import save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
-from ..stages.context import Context, write_trace
+from ..stages.context import Context
 from ..stages.kind import StageRun, kind_of
 from ..stages.train_stage import Outcome, train_stage
 from ..storage.files import (
@@ -119,7 +119,8 @@ def _save(run: StageRun, outcome: Outcome) -> None:
         runs = (context.run_dir.path, *context.reuse)
         save_model(outcome.model, run.folder, extra=extra, link=lambda path, sha: link_equal(path, sha, runs))
         context.tokenizer.save(run.folder, segments=shape.num_segments > 1, max_length=shape.max_length)
-    write_trace(run.folder, outcome.trace)
+    steps = list(range(1, len(outcome.trace.loss) + 1))
+    atomic_write_json(run.folder / "trace.json", {"steps": steps, **vars(outcome.trace)}, indent=None)
 
 
 def _seal(run: StageRun, outcome: Outcome, scores: _Scores | None) -> None:

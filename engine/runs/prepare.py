@@ -196,8 +196,9 @@ def _stamped(folder: Path, stamp: dict[str, Any]) -> bool:
 
 
 def vocabulary_damage(folder: Path) -> dict[str, str]:
-    """As `sealed_damage`, of the folder of a run's vocabulary; empty where there is none."""
-    return sealed_damage(folder, STAMP) if folder.exists() else {}
+    """As `sealed_damage`, of the folder of a run's vocabulary; empty where there is none, or it was never hashed."""
+    record = read_json(folder / STAMP, None)
+    return sealed_damage(folder, STAMP) if folder.exists() and (not record or "hashes" in record) else {}
 
 
 def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:

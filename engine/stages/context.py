@@ -17,13 +17,11 @@ from ..evaluation.inference import Scored, metric_rows, score
 from ..plan import Stage
 from ..plan.stage import given
 from ..recipe.config import RunConfig, StageTraining
-from ..storage.files import atomic_write_json
 from ..storage.names import FINISHED, serves
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, refuse_changed
 from ..training.distributed import ProcessGroup
-from ..training.loop import Trace
 from ..training.out_of_memory import PassRetry
 from ..training.progress import Progress
 from .datasets import Datasets
@@ -182,9 +180,3 @@ def freeze(encoder: Encoder, config: StageTraining) -> None:
         raise ConfigError(f"freeze_layers = {config.freeze_layers}, but the encoder has {layers} layers; lower it")
     encoder.freeze(config.freeze_embeddings, config.freeze_layers)
     encoder.recompute = config.recompute
-
-
-def write_trace(folder: Path, trace: Trace) -> None:
-    """`trace.json`: every step's loss, rate and gradient norm (docs/summary-schema.md)."""
-    columns = {"steps": list(range(1, len(trace.loss) + 1)), **vars(trace)}
-    atomic_write_json(folder / "trace.json", columns, indent=None)

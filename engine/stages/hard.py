@@ -36,7 +36,6 @@ class Hard(StageKind):
         *("selftrain.target_filter", "selftrain.source_filter", "selftrain.abandoned"),
     )
     chosen_by = ("selftrain",)
-    decides = True
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         data = context.data

@@ -153,7 +153,6 @@ class StageKind(ABC):
         name: of the kind, as in `stage.json`.
         masked: whether it trains a masked LM, which is never scored, and not a task model.
         chosen_by: the values of `--stage`, besides "evaluate" and "all", that name stages of the kind.
-        decides: whether it accepts pseudo-labels, so that `if_gold` has something to say.
         trains: whether `Stage.training` decides its result.
         tables: the tables and single keys of the recipe that its stages get, such as "selftrain.hard"; they identify
             the stages, and `context.config` gives nothing else (but `plan.stage.SHARED`). Lists of languages stand
@@ -163,7 +162,6 @@ class StageKind(ABC):
     name: str
     masked = False
     chosen_by: tuple[str, ...] = ()
-    decides = False
     trains = True
     tables: tuple[str, ...] = ()
 
