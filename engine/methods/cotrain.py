@@ -55,11 +55,6 @@ class Picks:
     candidates: int
     pool: int
 
-    @property
-    def remaining(self) -> int:
-        """How many are left in the pool."""
-        return self.pool - len(self.chosen)
-
 
 def pick_limit(labelled: int, parts: int) -> int | None:
     """How many picks an iteration has at most: a third, for `parts` 3, of the labelled source (section 4.2), down.
@@ -258,7 +253,7 @@ def _record(context: Context, stage: Stage, picks: Picks, limit: int | None) -> 
         "pool": picks.pool,
         "candidates": picks.candidates,
         "picked": len(picks.chosen),
-        "remaining": picks.remaining,
+        "remaining": picks.pool - len(picks.chosen),
         "labels": len(known),
         "classes": counts["now"],
     }

@@ -203,7 +203,7 @@ def few_accepted_entities(accepted: int, predicted: int) -> RunWarning | None:
 
 
 def cut_by_length(
-    cut: int, total: int, max_length: int, *, role: str = "text", language: str = "", unit: str = "tokens"
+    cut: int, total: int, max_length: int, language: str, *, role: str = "text", unit: str = "tokens"
 ) -> RunWarning | None:
     """`cut-by-maximum-length`: words or tokens beyond the maximum length, which are not seen.
 
@@ -214,7 +214,7 @@ def cut_by_length(
         return None
     return RunWarning(
         "cut-by-maximum-length",
-        f"{_named(role, language)}: {cut} of {total} {unit} ({cut / max(1, total):.2%}) lie beyond the maximum length "
+        f"{role} ({language}): {cut} of {total} {unit} ({cut / max(1, total):.2%}) lie beyond the maximum length "
         f"of {max_length} tokens and are not seen: raise max_length or split the texts",
         {"cut": cut, "total": total, "max_length": max_length, "unit": unit, "role": role, "language": language},
     )
@@ -226,15 +226,10 @@ def no_token(words: int, total: int, *, role: str, language: str) -> RunWarning 
         return None
     return RunWarning(
         "words-without-token",
-        f"{_named(role, language)}: {words} of {total} words give no token and are not seen: white space or control "
+        f"{role} ({language}): {words} of {total} words give no token and are not seen: white space or control "
         "characters, which the tokenizer drops; remove them from the file",
         {"words": words, "total": total, "role": role, "language": language},
     )
-
-
-def _named(role: str, language: str) -> str:
-    """What a warning calls some data: "target (de)"."""
-    return f"{role} ({language})" if language else role
 
 
 def heavy_source_drop(before: int, after: int) -> RunWarning | None:

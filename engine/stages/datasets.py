@@ -24,7 +24,7 @@ from ...data import (
 from ...data.store.seen import Tally, unrepeated
 from ...data.store.store import MANIFEST
 from ..reading.read_file import label_set, read_file, stream_file
-from ..recipe.config import RunConfig, TargetConfig, reader_of
+from ..recipe.config import RunConfig, SourceConfig, TargetConfig, reader_of
 from ..storage.files import take_over
 
 
@@ -139,7 +139,8 @@ class Datasets:
 
     def control_text(self, *targets: TargetConfig) -> list[TokenStore]:
         """General text of the sources and of targets, for the control arm."""
-        texts = {t.language: t.control or t.general for t in (*self.config.sources, *targets)}
+        tables: list[SourceConfig | TargetConfig] = [*self.config.sources, *targets]
+        texts = {t.language: t.control or t.general for t in tables}
         return self._general(texts, "give control or general, or set arms.control = false")
 
     def _general(self, texts: Mapping[str, Sequence[Path]], remedy: str) -> list[TokenStore]:
