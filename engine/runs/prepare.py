@@ -94,7 +94,7 @@ def _one_context(
     context = Context(
         config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse), warnings=warnings
     )
-    data.mend = context.mend
+    data.mend = context.mend if context.processes.is_rank_zero else None  # the others find it built again
     return context
 
 

@@ -79,11 +79,9 @@ class Context:
                 self.warnings.append(warning)
                 self.progress.warning(warning)
 
-    @property
-    def mend(self) -> Callable[[str], None] | None:
-        """Hears of a damaged token store in the process that builds it again; the others find that done."""
-        heard = lambda problem: self.warn(damage(f"{problem}; the text is read again", {"store": problem}))  # noqa: E731
-        return heard if self.processes.is_rank_zero else None
+    def mend(self, problem: str) -> None:
+        """Hears of a damaged token store, which is built again."""
+        self.warn(damage(f"{problem}; the text is read again", {"store": problem}))
 
     def warnings_as_json(self, since: int = 0) -> list[dict[str, Any]]:
         return [warning.as_dict() for warning in self.warnings[since:]]

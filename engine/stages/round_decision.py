@@ -24,9 +24,16 @@ from ..pseudolabels.diagnostics import (
     low_agreement,
     require_accepted,
 )
-from ..pseudolabels.filters import REASONS, Decision, Reason, source_consistency
+from ..pseudolabels.filters import (
+    REASONS,
+    Decision,
+    Reason,
+    calibration_bins,
+    class_counts,
+    counts_by_threshold,
+    source_consistency,
+)
 from ..pseudolabels.filters import decide as accept
-from ..pseudolabels.quality import calibration_bins, class_counts, counts_by_threshold
 from ..pseudolabels.round import RoundDecision
 from ..pseudolabels.thresholds import ThresholdChoice, choose_threshold
 from ..recipe.config import SelfTrainConfig

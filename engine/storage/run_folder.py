@@ -207,7 +207,8 @@ class RunDir:
         assert not head.keys() & values.keys(), f"{sorted(head)} are taken"
         line = json.dumps({**head, **plain(values)}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         try:
-            self._beat_quietly()
+            with contextlib.suppress(StorageError):
+                self._beat()
             fault("event.write")
             start = os.fstat(self._log).st_size
             if os.write(self._log, line) != len(line):
@@ -221,10 +222,6 @@ class RunDir:
                     RuntimeWarning,
                     stacklevel=2,
                 )
-
-    def _beat_quietly(self) -> None:
-        with contextlib.suppress(StorageError):
-            self._beat()
 
     def _open_log(self) -> None:
         """Open `events.jsonl`, less the half line of a process that was killed while it wrote."""

@@ -11,12 +11,14 @@ from xlt_engine.engine.evaluation.metrics import spans
 from xlt_engine.engine.pseudolabels.filters import (
     Decision,
     Reason,
+    calibration_bins,
+    class_counts,
+    counts_by_threshold,
     decide,
     reason_counts,
     source_consistency,
     span_of_item,
 )
-from xlt_engine.engine.pseudolabels.quality import calibration_bins, class_counts, counts_by_threshold
 from xlt_engine.engine.pseudolabels.thresholds import choose_threshold, choose_threshold_from_sweep, uniform_grid
 from xlt_engine.kernels.votes import votes as kernel_votes
 
