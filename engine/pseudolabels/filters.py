@@ -1,4 +1,4 @@
-"""Which pseudo-labels and which source examples a hard stage sees, why, and how good they are (arXiv 2310.04726, Eq. 4).
+"""Which pseudo-labels and which source examples a hard stage sees, and how good these are (arXiv 2310.04726, Eq. 4).
 
 A target item is kept when all voters predict the same class and every confidence is strictly greater than alpha. A
 source example is dropped for good when the soft student contradicts its labels.
