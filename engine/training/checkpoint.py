@@ -43,7 +43,6 @@ class Checkpoint:
     """What `load_latest` found.
 
     Attributes:
-        skipped: newer checkpoints that are not valid, with the reason.
         notes: what the caller should tell the user: extra files, other versions or threads than now.
     """
 
@@ -51,12 +50,11 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
     path: Path
-    skipped: tuple[tuple[Path, str], ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def save_checkpoint(
-    folder: str | os.PathLike[str],
+    folder: Path,
     *,
     step: int,
     tensors: Mapping[str, Tensor],
@@ -76,7 +74,6 @@ def save_checkpoint(
     """
     assert step >= 0, "steps count from 0"
     assert keep >= 1, "the new checkpoint stays"
-    folder = Path(folder)
     with storage_errors(folder, "create"):
         fault("checkpoint.begin")
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -89,10 +86,10 @@ def save_checkpoint(
 
 
 def load_latest(
-    folder: str | os.PathLike[str],
+    folder: Path,
     *,
     fingerprint: Mapping[str, Any] | None = None,
-    on_skip: Callable[[Path, str], None] | None = None,
+    on_skip: Callable[[Path, str], None] = lambda path, problem: None,
 ) -> Checkpoint | None:
     """The newest valid checkpoint, None if there is none; `on_skip` hears of each invalid one, also then.
 
@@ -100,13 +97,9 @@ def load_latest(
         ModelError: the newest valid checkpoint was made under another fingerprint (not compared when None).
         StorageError: the disk fails on reading.
     """
-    folder = Path(folder)
-    skipped: list[tuple[Path, str]] = []
     for _, path in sorted(_steps(folder), reverse=True):
         if (problem := checkpoint_problem(path)) is not None:
-            skipped.append((path, problem))
-            if on_skip is not None:
-                on_skip(path, problem)
+            on_skip(path, problem)
             continue
         manifest = read_json(path / MANIFEST)
         if fingerprint is not None and (changes := _differences(manifest["fingerprint"], plain(fingerprint))):
@@ -119,7 +112,6 @@ def load_latest(
             tensors=safetensors.torch.load_file(path / TENSORS),
             meta=json.loads((path / META).read_bytes()),
             path=path,
-            skipped=tuple(skipped),
             notes=tuple(_notes(path, manifest)),
         )
     return None
