@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ... import ConfigError
 from ...data import OUTSIDE
 from ...data.store.store import IGNORE
-from ..evaluation.metrics import as_array, split_tag
+from ..evaluation.metrics import as_array, mark_entities, split_tag
 from ..storage.run_warning import RunWarning
 from .thresholds import count_above, one_of
 
@@ -264,7 +264,7 @@ def _guard_groups(gold: Ints, labels: Sequence[str] | None) -> list[tuple[str, l
     Sentences that stay for a type nearly always have words outside of it, so `O` needs its own only after these.
     """
     names = [str(label) for label in range(gold.max(initial=-1) + 1)] if labels is None else list(labels)
-    if names[:1] == [OUTSIDE] and all(name.startswith(("B-", "I-")) for name in names[1:]):
+    if names[:1] == [OUTSIDE] and mark_entities(names):
         names = [split_tag(name)[1] or OUTSIDE for name in names]
     groups: dict[str, list[int]] = {}
     for label in np.unique(gold).tolist():

@@ -310,12 +310,10 @@ def _criterion(name: str, curve: ThresholdCurve, usable: NDArray[np.bool_]) -> F
     accuracy = np.where(usable, curve.accuracy, np.nan)
     if name in _REGISTERED:
         return _REGISTERED[name](curve, usable)
-    if name == "second-difference":
-        return curve.second_difference
-    if name == "slope":
-        return curve.slope
-    if name == "abs2":
-        return np.abs(curve.second_difference)
+    second = curve.second_difference
+    of_curve = {"second-difference": second, "slope": curve.slope, "abs2": np.abs(second)}
+    if name in of_curve:
+        return of_curve[name]
     if name not in ("kappa", "kneedle"):
         return accuracy
     score = np.full(accuracy.shape, np.nan)

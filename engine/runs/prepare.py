@@ -52,12 +52,13 @@ def make_context(
     """
     for key, message in setting_problems(config):
         raise ConfigError(f"{key}: {message}")
-    first = _one_context(config, home, progress, should_stop, processes or ProcessGroup(), reuse)
+    rest = (home, progress, should_stop, processes or ProcessGroup(), reuse)
+    first = _one_context(config, *rest)
     if config.cotrain.on and config.cotrain.model is not None:
         alone = replace(
             config, model=ModelConfig(path=config.cotrain.model), cotrain=replace(config.cotrain, model=None)
         )
-        second = _one_context(alone, home, progress, should_stop, first.processes, reuse, second=True)
+        second = _one_context(alone, *rest)
         first.models = second.models = {"a": first, "b": second}
         first.warnings += second.warnings
         second.digests, second.warnings = first.digests, first.warnings
@@ -71,8 +72,6 @@ def _one_context(
     should_stop: Callable[[], int],
     processes: ProcessGroup,
     reuse: Sequence[Path],
-    *,
-    second: bool = False,
 ) -> Context:
     """The run as one encoder sees it."""
     device, warnings, path = choose_device(config.device), list[RunWarning](), config.model.path

@@ -148,8 +148,9 @@ class Fit:
     def _restore(self) -> None:
         """Goes on from the newest checkpoint, if there is one."""
         note = self.context.progress.note
-        skipped = lambda path, reason: note(f"{path}: not used: {reason}")  # noqa: E731
-        checkpoint = load_latest(self.folder, fingerprint=self.fingerprint, on_skip=skipped)
+        checkpoint = load_latest(
+            self.folder, fingerprint=self.fingerprint, on_skip=lambda path, why: note(f"{path}: not used: {why}")
+        )
         self._check_same("the step of the newest checkpoint", lambda: str(checkpoint and checkpoint.step))
         if checkpoint is not None:
             self.loop.restore(checkpoint.step, checkpoint.tensors, checkpoint.meta)
@@ -212,8 +213,9 @@ class Fit:
         assert isinstance(model, TaskModel)
         store, metric = context.data.source_dev, task_of(context.config.task).metric
         every = max(1, round(total / training.epochs))
-        score = lambda: context.score(model, store).points[metric]  # noqa: E731
-        return BestEpoch(self.folder / "best", every=every, score=score, **of_stage)
+        return BestEpoch(
+            self.folder / "best", every=every, score=lambda: context.score(model, store).points[metric], **of_stage
+        )
 
     def _other_parts(self, meta: Mapping[str, Any]) -> list[str]:
         """A note where steps are cut into other parts than those of a checkpoint."""
