@@ -142,7 +142,7 @@ def _seal(run: StageRun, outcome: Outcome, scores: _Scores | None) -> None:
         "cpu_seconds": round(spent.cpu, 3),
         "steps": len(outcome.trace.loss),
         "tokens": sum(outcome.trace.tokens),
-        "warnings": context.warnings_as_json(),
+        "warnings": context.warnings,
         "prediction": context.config.prediction,
         "scored_on": _tests(context, stage),
         **outcome.notes,
@@ -194,7 +194,7 @@ def _rescore(run: StageRun) -> None:
         scores.write(folder)
         hashes = record["hashes"] | {name: sha256_file(folder / name) for name in OF_SCORING}
         changed = {"hashes": hashes, "prediction": context.config.prediction, "scored_on": tests}
-        changed["warnings"] = context.warnings_as_json() + record.get("warnings", [])
+        changed["warnings"] = [*context.warnings, *record.get("warnings", [])]
         write_sealed_json(folder / FINISHED, record | changed)
 
     context.processes.rank_zero_only(replace_scores)

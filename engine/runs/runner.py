@@ -237,7 +237,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str], 
         kernels=describe_kernels(context.device),
         products=describe_products(),
         tokenizer=context.tokenizer.fingerprint,
-        warnings=[warning.as_dict() for warning in context.warnings if warning.name == "damaged"],
+        warnings=[warning for warning in context.warnings if warning.name == "damaged"],
     )
 
 

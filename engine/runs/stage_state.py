@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ... import ConfigError
 from ..plan import Stage, digest, fingerprint
 from ..stages.context import Context
 from ..stages.kind import inputs_of
-from ..storage.files import delete, link_files, new_folder, read_json, sha256_file, write_sealed_json
+from ..storage.files import delete, link_files, new_folder, plain, read_json, sha256_file, write_sealed_json
 from ..storage.names import FINISHED, OF_SCORING, STAMP
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
@@ -165,7 +165,7 @@ def set_damage_aside(context: Context, plan: Sequence[Stage]) -> dict[str, dict[
         elif problems.keys() != {STAMP}:
             context.of_stage(stage).check_base(stage)
             delete(folder)
-    return {stage: warning.as_dict() for stage, warning in warnings.items()}
+    return cast(dict[str, dict[str, Any]], plain(warnings))
 
 
 def _forget_scores(folder: Path) -> None:

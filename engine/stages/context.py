@@ -83,13 +83,6 @@ class Context:
         """Hears of a damaged token store, which is built again."""
         self.warn(damage(f"{problem}; the text is read again", {"store": problem}))
 
-    def warnings_as_json(self, since: int = 0) -> list[dict[str, Any]]:
-        return [warning.as_dict() for warning in self.warnings[since:]]
-
-    def restore_warnings(self, stored: list[dict[str, Any]]) -> None:
-        """Takes up the warnings of a part of the stage that was done before the run was cut off."""
-        self.warnings += [RunWarning(**entry) for entry in stored]
-
     def poll(self) -> None:
         """Raises `Interrupted` when the run was asked to stop; every long loop calls it."""
         (signal,) = self.processes.all_reduce_max(self.should_stop())

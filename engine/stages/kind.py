@@ -21,6 +21,7 @@ from ..plan import Stage
 from ..plan.stage import settings_of, training_settings
 from ..recipe.config import RunConfig
 from ..storage.files import read_json
+from ..storage.run_warning import RunWarning
 from ..storage.stage_files import DECIDED, write_decided
 from ..training.loop import Trace
 from ..training.objectives import BatchSource, Objective
@@ -66,11 +67,11 @@ class StageRun:
         if not (there := context.processes.rank_zero_only(path.exists)):
             said = len(context.warnings)
             record, data = decide()
-            whole = {**record, "warnings": context.warnings_as_json(said)}
+            whole = {**record, "warnings": context.warnings[said:]}
             context.processes.rank_zero_only(lambda: write_decided(self.folder, name, whole, data))
         found = read_json(context.processes.visible(path), ModelError, needed=True)
         if there:
-            context.restore_warnings(found["warnings"])
+            context.warnings += [RunWarning(**entry) for entry in found["warnings"]]
         return found, self.folder / DECIDED[name]
 
     def micro_batch(self) -> int:

@@ -37,7 +37,7 @@ from ..pseudolabels.filters import decide as accept
 from ..pseudolabels.round import RoundDecision
 from ..pseudolabels.thresholds import ThresholdChoice, choose_threshold
 from ..recipe.config import SelfTrainConfig
-from ..storage.files import read_json
+from ..storage.files import plain, read_json
 from ..storage.names import FINISHED
 from .context import Context
 from .decision_files import DECISION, LabelledVotes
@@ -274,7 +274,7 @@ def _calibration(voted: Voted) -> list[dict[str, float | int]]:
 
 
 def _curve(choice: ThresholdChoice) -> dict[str, Any]:
-    curve = choice.as_dict()["curve"]
+    curve = plain(choice.curve)
     names = ("thresholds", "kept", "correct", "accuracy", "coverage", "recall", "second_difference")
     return {name: curve[name] for name in names}
 

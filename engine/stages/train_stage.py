@@ -219,14 +219,14 @@ class Fit:
 
     def _other_parts(self, meta: Mapping[str, Any]) -> list[str]:
         """A note where steps are cut into other parts than those of a checkpoint."""
-        before, now = int(meta.get("parts", 0)), self.parts
+        before, now = meta["parts"], self.parts
         sizes = [f"parts of {size} sequences" if size else "whole batches" for size in (before, now)]
         return [] if before == now else [f"begun in {sizes[0]}, goes on in {sizes[1]}: the same up to rounding"]
 
     def _hear_halvings(self) -> None:
         """Has smaller micro-batches reported, and those from before the run was cut off recorded again."""
         memory, context = self.loop.memory, self.context
-        context.restore_warnings([halving.as_dict() for halving in memory.halvings])
+        context.warnings += memory.halvings
         memory.report = context.warn
 
     def _agreed(self, step: int, due: bool) -> tuple[int, bool]:

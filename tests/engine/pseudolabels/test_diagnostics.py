@@ -12,12 +12,13 @@ from xlt_engine.engine.pseudolabels.thresholds import (
     choose_threshold_from_sweep,
     uniform_grid,
 )
+from xlt_engine.engine.storage.files import plain
 from xlt_engine.engine.storage.run_warning import RunWarning
 
 
 def check(warning: RunWarning | None, name: str) -> None:
     assert warning.name == name
-    data = json.loads(json.dumps(warning.as_dict(), allow_nan=False))
+    data = json.loads(json.dumps(plain(warning), allow_nan=False))
     assert set(data) == {"name", "message", "values"}
     assert data["message"]
 
