@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ... import ConfigError, Interrupted, ModelError
+from ... import Interrupted, ModelError
 from ...data import Tokenizer, TokenStore
 from ...model import Encoder, TaskModel, load_encoder, load_masked_lm, load_task_model
 from ..evaluation.inference import Scored, metric_rows, score
@@ -161,13 +161,6 @@ class Context:
 
 
 def freeze(encoder: Encoder, config: StageTraining) -> None:
-    """Freezes what a stage keeps as it is, and says whether layers are computed again in the backward pass.
-
-    Raises:
-        ConfigError: the encoder has fewer layers.
-    """
-    layers = encoder.config.num_layers
-    if config.freeze_layers > layers:
-        raise ConfigError(f"freeze_layers = {config.freeze_layers}, but the encoder has {layers} layers; lower it")
+    """Freezes what a stage keeps as it is, and says whether layers are computed again in the backward pass."""
     encoder.freeze(config.freeze_embeddings, config.freeze_layers)
     encoder.recompute = config.recompute

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,18 +185,10 @@ def _notes(path: Path, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    before, after = dict(_flat(old)), dict(_flat(new))
-    keys = sorted(before.keys() | after.keys())
-    show = {key: (before.get(key, "absent"), after.get(key, "absent")) for key in keys}
-    return ", ".join(f"{key} {a} -> {b}" for key, (a, b) in show.items() if a != b)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)
+    """What differs between two records, in words."""
+    known = [{key: json.dumps(value, ensure_ascii=False) for key, value in values.items()} for values in (old, new)]
+    shown = {key: [values.get(key, "absent") for values in known] for key in sorted(old.keys() | new.keys())}
+    return ", ".join(f"{key} {before} -> {after}" for key, (before, after) in shown.items() if before != after)
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
