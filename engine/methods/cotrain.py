@@ -131,7 +131,10 @@ class Cotrain(StageKind):
         if stage.round == 1:
             warn_of_unseen(context, source, "source", context.config.source.language)
         else:
-            record, data = run.decided(PICKS, lambda: _choose(context, stage))
+            if (decided := run.decided(PICKS)) is None:
+                said = len(context.warnings)
+                decided = run.keep(PICKS, *_choose(context, stage), said)
+            record, data = decided
             parts += _picked_parts(context, stage, load_file(data)["labels"])
         model = _model(context, stage)
         batches = run.task_batches(parts)

@@ -25,6 +25,7 @@ from ..stages.context import Context
 from ..stages.kind import Addition, StageRun, register_addition
 from ..training.device import Arriving
 
+DICTIONARY = "dictionary.json"
 CHUNK = 64
 """Sentences in one forward pass."""
 WORDS, COUNT = 2000, 5
@@ -52,12 +53,12 @@ class InducedDictionary(Addition):
         """The mixed texts, by a dictionary that is made unless it is there; none where it is empty."""
         context, stage = run.context, run.stage
         (target,) = context.config.targets_of(stage.targets)
-
-        def dictionary() -> tuple[dict[str, Any], bytes]:
+        if (decided := run.decided(DICTIONARY)) is None:
+            said = len(context.warnings)
             found = context.processes.rank_zero_only(lambda: induce(context, stage, target, encoder))
-            return found, "".join(f"{e['source']}\t{e['target']}\n" for e in found["entries"]).encode()
-
-        record, path = run.decided("dictionary.json", dictionary)
+            lines = "".join(f"{e['source']}\t{e['target']}\n" for e in found["entries"])
+            decided = run.keep(DICTIONARY, found, lines.encode(), said)
+        record, path = decided
         context.warn(no_induced_pairs(record["pairs"], record["margin"]))
         if not record["pairs"]:
             return {}

@@ -78,8 +78,10 @@ def mixture(context: Context, stores: Mapping[str, TokenStore]) -> Mixture:
         # Only few-shot has another way of mixing, which is a setting of all stages.
         return Mixture(portions, None, "up" if table.target_mix == "balanced" else "none")
     sizes = [len(Rows(ItemView(p.store), p.examples)) for p in portions]  # sequences
-    first, weights = sum(p.role == "source" for p in portions), [s.weight for s in context.config.sources]
-    counts = epoch_counts(sizes[:first], mode=table.source_mix, temperature=table.source_temperature, weights=weights)
+    first, mix = sum(p.role == "source" for p in portions), table.source_mix
+    weights = {"weights": [s.weight for s in context.config.sources]}
+    by = weights if mix == "weights" else {"temperature": table.source_temperature}
+    counts = epoch_counts(sizes[:first], mode=mix, **by)
     return Mixture(portions, [*counts, *sizes[first:]], "none")
 
 

@@ -45,13 +45,12 @@ class Hard(StageKind):
     def build(self, run: StageRun) -> Training:
         context, stage, table = run.context, run.stage, run.context.config.selftrain.hard
         labeller = context.load_task_model(stage, _labeller(stage))
-
-        def decision() -> tuple[dict[str, Any], bytes]:
-            rules, votes = Rules.of(context), collect_votes(context, stage, labeller)
+        if (decided := run.decided(DECISION)) is None:
+            said, rules = len(context.warnings), Rules.of(context)
+            votes = collect_votes(context, stage, labeller)
             found, arrays = record(context, stage, rules, votes, decide(votes, rules))
-            return found, save(arrays)
-
-        found, data = run.decided(DECISION, decision)
+            decided = run.keep(DECISION, found, save(arrays), said)
+        found, data = decided
         saved = load_file(data)
         # Also where the stage goes on: the file is no part of what was decided, and may have been damaged meanwhile.
         context.processes.rank_zero_only(lambda: atomic_write_text(run.folder / CURVE, curve_csv(found)))

@@ -56,23 +56,26 @@ class StageRun:
         """As `stage_seed`, of this pass over the stage."""
         return stage_seed(self.stage, *purpose, *(("pass", self.pass_number) if self.pass_number else ()))
 
-    def decided(self, name: str, decide: Callable[[], tuple[Mapping[str, Any], bytes]]) -> tuple[dict[str, Any], Path]:
-        """What the stage decides before it trains, once: its record, and where the data lies.
+    def decided(self, name: str) -> tuple[dict[str, Any], Path] | None:
+        """What the stage decided before it trains: the record of that name, and where the data lies; None until then.
 
-        Args:
-            name: of the record, a key of `DECIDED`.
-            decide: makes record and data; warnings on the way are the stage's also where it is cut off and goes on.
+        With it come the warnings on the way.
         """
-        context, path = self.context, self.folder / name
-        if not (there := context.processes.rank_zero_only(path.exists)):
-            said = len(context.warnings)
-            record, data = decide()
-            whole = {**record, "warnings": context.warnings[said:]}
-            context.processes.rank_zero_only(lambda: write_decided(self.folder, name, whole, data))
-        found = read_json(context.processes.visible(path), ModelError, needed=True)
-        if there:
-            context.warnings += [RunWarning(**entry) for entry in found["warnings"]]
-        return found, self.folder / DECIDED[name]
+        if not self.context.processes.rank_zero_only((self.folder / name).exists):
+            return None
+        record, data = self._read(name)
+        self.context.warnings += [RunWarning(**entry) for entry in record["warnings"]]
+        return record, data
+
+    def keep(self, name: str, record: Mapping[str, Any], data: bytes, said: int) -> tuple[dict[str, Any], Path]:
+        """Writes what was decided; the warnings from number `said` on are of it, also where the stage goes on later."""
+        whole = {**record, "warnings": self.context.warnings[said:]}
+        self.context.processes.rank_zero_only(lambda: write_decided(self.folder, name, whole, data))
+        return self._read(name)
+
+    def _read(self, name: str) -> tuple[dict[str, Any], Path]:
+        path = self.context.processes.visible(self.folder / name)
+        return read_json(path, ModelError, needed=True), self.folder / DECIDED[name]
 
     def micro_batch(self) -> int:
         """Sequences in one forward pass of a process."""

@@ -85,16 +85,14 @@ def _labelled_text(run: StageRun, chosen: np.ndarray) -> tuple[Part, np.ndarray]
     store = pool_store(context, stage)
     view = ItemView(store, context.config.selftrain.soft.positions if per_word(store.task) else "first")
     warn_of_unseen(context, store, "target", str(stage.pair))
-
-    def teachers_labels() -> tuple[dict[str, Any], bytes]:
+    if (decided := run.decided(SOFT_LABELS)) is None:
         context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} target examples")
-        table = context.config.selftrain.soft
-        said = teach(context, stage, view, chosen, partial(teacher_targets, loss=table.loss, target=table.target))
+        said, table = len(context.warnings), context.config.selftrain.soft
+        labels = teach(context, stage, view, chosen, partial(teacher_targets, loss=table.loss, target=table.target))
         correct = correction(context, view.store)
-        targets = said if correct is None else correct(said)
-        return {"teachers": [stage.inputs[role] for role in teachers(stage)]}, save({"targets": targets})
-
-    labels = load_file(run.decided(SOFT_LABELS, teachers_labels)[1])["targets"]
+        data = save({"targets": labels if correct is None else correct(labels)})
+        decided = run.keep(SOFT_LABELS, {"teachers": [stage.inputs[role] for role in teachers(stage)]}, data, said)
+    labels = load_file(decided[1])["targets"]
     return Part(view, chosen[np.diff(view.offsets)[chosen] > 0], soft_targets=labels), labels
 
 
