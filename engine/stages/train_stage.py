@@ -127,7 +127,8 @@ class Fit:
             self.loop.settle = looks.due
         self.spent = Spent()
         self._restore()
-        self._hear_halvings()
+        context.warnings += self.loop.memory.halvings  # of before the stage was cut off
+        self.loop.memory.report = context.warn
         context.progress.begin(stage.id, self.loop.total, self.loop.step)
 
     def finish(self) -> tuple[Spent, dict[str, Any]]:
@@ -222,12 +223,6 @@ class Fit:
         before, now = meta["parts"], self.parts
         sizes = [f"parts of {size} sequences" if size else "whole batches" for size in (before, now)]
         return [] if before == now else [f"begun in {sizes[0]}, goes on in {sizes[1]}: the same up to rounding"]
-
-    def _hear_halvings(self) -> None:
-        """Has smaller micro-batches reported, and those from before the run was cut off recorded again."""
-        memory, context = self.loop.memory, self.context
-        context.warnings += memory.halvings
-        memory.report = context.warn
 
     def _agreed(self, step: int, due: bool) -> tuple[int, bool]:
         """Whether all processes stop after a step, and whether they save: the clock of the first one decides."""
