@@ -12,9 +12,8 @@ from xlt_engine.data import OUTSIDE, derive_seed, read_conll
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun, TaskStage
 from xlt_engine.engine.pseudolabels.filters import Reason
 from xlt_engine.engine.reading.read_file import first_of_each
+from xlt_engine.engine.stages.decision_files import SOFT_LABELS, decided_arrays
 from xlt_engine.engine.storage.files import read_json
-from xlt_engine.engine.storage.names import SOFT_LABELS
-from xlt_engine.engine.storage.soft_labels import read_soft_labels
 
 from .stats import Json, RoundItems, alpha_regret, label_quality, noise_filter, repeated_errors
 from .world import TARGET, World
@@ -64,7 +63,7 @@ def _items(run: FinishedRun, world: World, stage: TaskStage, saved: Arrays) -> R
     if len(gold) != len(saved["target.label"]):
         raise DataError(f"{world.hidden}:1: is not the unlabelled text of {run.folder} with its labels")
     item = np.flatnonzero(saved["target.reason"] >= 0)
-    soft = read_soft_labels(teacher.folder / SOFT_LABELS)[item].astype(np.float64)
+    soft = decided_arrays(teacher.folder, SOFT_LABELS)["targets"][item].astype(np.float64)
     return RoundItems(
         item=item,
         example=np.repeat(np.arange(len(sizes)), sizes)[item],

@@ -226,11 +226,18 @@ def score(model: TaskModel, store: TokenStore, *, prediction: str = "mean", **pa
         return _tag_scores(labels, store, predicted)
     assert store.item_labels is not None
     gold = np.asarray(store.item_labels)
-    scores = label_scores(gold, predicted, range(len(labels)))
+    return _class_scores(labels, gold, predicted, (gold == predicted).astype(np.uint8), predicted)
+
+
+def _class_scores(
+    labels: tuple[str, ...], gold: np.ndarray, guess: np.ndarray, items: np.ndarray, predicted: np.ndarray
+) -> Scored:
+    """Accuracy and macro F1 of what was guessed of each word or text, -1 for nothing."""
+    scores, names = label_scores(gold, guess, range(len(labels))), [*labels, NO_TOKEN]
     points = {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
     classes = class_table({labels[i]: each for i, each in scores.per_class.items()})
-    pairs = Counter((labels[g], labels[p]) for g, p in zip(gold.tolist(), predicted.tolist(), strict=True))
-    return Scored(points, (gold == predicted).astype(np.uint8), classes, _confusion(pairs), predicted.astype(np.int16))
+    pairs = Counter((labels[g], names[p]) for g, p in zip(gold.tolist(), guess.tolist(), strict=True))
+    return Scored(points, items, classes, _confusion(pairs), predicted.astype(np.int16))
 
 
 def _tag_scores(labels: tuple[str, ...], store: TokenStore, predicted: np.ndarray) -> Scored:
@@ -241,14 +248,9 @@ def _tag_scores(labels: tuple[str, ...], store: TokenStore, predicted: np.ndarra
     for example, start in enumerate(starts[:-1].tolist()):
         here = slice(int(store.item_offsets[example]), int(store.item_offsets[example + 1]))
         guess[start + np.asarray(store.items(example)[1], dtype=np.int64)] = predicted[here]
-    scores = label_scores(gold, guess, range(len(labels)))
-    points = {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
-    classes = class_table({labels[i]: each for i, each in scores.per_class.items()})
-    names = [*labels, NO_TOKEN]
-    pairs = Counter((labels[g], names[p]) for g, p in zip(gold.tolist(), guess.tolist(), strict=True))
     right = np.add.reduceat((gold == guess).astype(np.int64), starts[:-1])
     counts = np.stack([np.diff(starts), np.diff(starts), right], axis=1).astype(np.uint16)
-    return Scored(points, counts, classes, _confusion(pairs), predicted.astype(np.int16))
+    return _class_scores(labels, gold, guess, counts, predicted)
 
 
 def _confusion(pairs: Counter[tuple[str, str]]) -> Confusion:

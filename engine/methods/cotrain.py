@@ -15,11 +15,10 @@ not compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load, save
+from safetensors.numpy import load_file, save
 
 from ... import ModelError
 from ...data import ItemView, Part, TaskBatches, TokenStore, derive_seed, rng_for
@@ -32,7 +31,7 @@ from ..pseudolabels.diagnostics import class_collapse, slow_learning_rate
 from ..recipe.config import RunConfig
 from ..stages.context import Context
 from ..stages.datasets import capped
-from ..stages.decision_files import DecisionFiles
+from ..stages.decision_files import decided_arrays
 from ..stages.finetune import labelled_examples
 from ..stages.kind import StageKind, StageRun, Training, register_kind, register_planner
 from ..stages.models import new_task_model, warn_of_unseen
@@ -55,11 +54,6 @@ class Picks:
     chosen: np.ndarray
     candidates: int
     pool: int
-
-    @property
-    def remaining(self) -> int:
-        """How many are left in the pool."""
-        return self.pool - len(self.chosen)
 
 
 def pick_limit(labelled: int, parts: int) -> int | None:
@@ -106,7 +100,7 @@ def pick(
     return Picks(labels, chosen, len(candidates), int(pool.sum()))
 
 
-FILES = DecisionFiles("picks.json", "picks.safetensors")
+PICKS = "picks.json"
 OTHER = {"a": "b", "b": "a"}
 _ORDER = {"co-a": 2000, "co-b": 3000, "self-a": 4000, "self-b": 5000}
 
@@ -137,8 +131,11 @@ class Cotrain(StageKind):
         if stage.round == 1:
             warn_of_unseen(context, source, "source", context.config.source.language)
         else:
-            record, labels = _picks(context, stage, run.folder)
-            parts += _picked_parts(context, stage, labels)
+            if (decided := run.decided(PICKS)) is None:
+                said = len(context.warnings)
+                decided = run.keep(PICKS, *_choose(context, stage), said)
+            record, data = decided
+            parts += _picked_parts(context, stage, load_file(data)["labels"])
         model = _model(context, stage)
         batches = run.task_batches(parts)
         context.warn(slow_learning_rate(run.stage.training.lr, len(batches)))
@@ -196,26 +193,7 @@ def _picked_parts(context: Context, stage: Stage, labels: np.ndarray) -> list[Pa
     ]
 
 
-def _picks(context: Context, stage: Stage, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """The record of the stage's picks, which are made unless they are there, and all labels so far.
-
-    Raises:
-        ModelError: the picks are not those that were written.
-    """
-    done = FILES.exist(context, folder)
-    if not done:
-        said = len(context.warnings)
-        picks, made = _choose(context, stage)
-        data = save({"labels": picks.labels, "chosen": picks.chosen})
-        warnings = context.warnings_as_json(said)
-        context.processes.rank_zero_only(lambda: FILES.write(folder, made, data, warnings=warnings))
-    record, saved = FILES.read(context, folder)
-    if done:
-        context.restore_warnings(record["warnings"])
-    return record, load(saved)["labels"]
-
-
-def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
+def _choose(context: Context, stage: Stage) -> tuple[dict[str, Any], bytes]:
     """What the model of the iteration before picks from its pool: the other one's, or with one model its own."""
     table, letter_of_stage = context.config.cotrain, stage.options["model"]
     letter = OTHER[letter_of_stage] if _crossed(stage) else letter_of_stage
@@ -225,7 +203,7 @@ def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
         raise ModelError(f"{stage.id}: the two encoders see different numbers of unlabelled texts; this is a bug")
     before = no_picks(sum(sizes))
     if stage.round > 2:
-        before = FILES.arrays(context.folder(stage.inputs["previous"]))["labels"]
+        before = decided_arrays(context.folder(stage.inputs["previous"]), PICKS)["labels"]
     allowed = np.zeros(len(before), dtype=bool)
     starts = np.cumsum([0, *sizes[:-1]])
     for first, (language, store) in zip(starts, pools.items(), strict=True):
@@ -236,7 +214,7 @@ def _choose(context: Context, stage: Stage) -> tuple[Picks, dict[str, Any]]:
     limit = pick_limit(len(labelled_examples(context.data.source_train)), table.parts)
     seed = derive_seed(stage.seed, "picks", stage.round, letter, str(stage.pair))
     picks = pick(before, allowed, predicted, confidence, threshold=table.threshold, limit=limit, seed=seed)
-    return picks, _record(context, stage, picks, limit)
+    return _record(context, stage, picks, limit), save({"labels": picks.labels, "chosen": picks.chosen})
 
 
 def _predictions(
@@ -278,7 +256,7 @@ def _record(context: Context, stage: Stage, picks: Picks, limit: int | None) -> 
         "pool": picks.pool,
         "candidates": picks.candidates,
         "picked": len(picks.chosen),
-        "remaining": picks.remaining,
+        "remaining": picks.pool - len(picks.chosen),
         "labels": len(known),
         "classes": counts["now"],
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,10 @@ from ..plan import Stage
 from ..pseudolabels.diagnostics import no_induced_pairs
 from ..recipe.config import RunConfig, TargetConfig
 from ..stages.context import Context
-from ..stages.decision_files import DecisionFiles
 from ..stages.kind import Addition, StageRun, register_addition
 from ..training.device import Arriving
 
-DICTIONARY = "dictionary.tsv"
-FILES = DecisionFiles("dictionary.json", DICTIONARY, "sha256")
+DICTIONARY = "dictionary.json"
 CHUNK = 64
 """Sentences in one forward pass."""
 WORDS, COUNT = 2000, 5
@@ -53,29 +50,22 @@ class InducedDictionary(Addition):
         return {"words.source": text[0], "words.target": text[-1]}
 
     def stores(self, run: StageRun, encoder: Encoder) -> dict[str, TokenStore]:
-        """The mixed texts, by a dictionary that is made unless it is there; none where it is empty.
-
-        Raises:
-            ModelError: the dictionary is not that which was written.
-        """
-        context, stage, folder = run.context, run.stage, run.folder
+        """The mixed texts, by a dictionary that is made unless it is there; none where it is empty."""
+        context, stage = run.context, run.stage
         (target,) = context.config.targets_of(stage.targets)
-        if not FILES.exist(context, folder):
-            context.processes.rank_zero_only(lambda: _write(context, stage, target, encoder, folder))
-        record, _ = FILES.read(context, folder)
+        if (decided := run.decided(DICTIONARY)) is None:
+            said = len(context.warnings)
+            found = context.processes.rank_zero_only(lambda: induce(context, stage, target, encoder))
+            lines = "".join(f"{e['source']}\t{e['target']}\n" for e in found["entries"])
+            decided = run.keep(DICTIONARY, found, lines.encode(), said)
+        record, path = decided
         context.warn(no_induced_pairs(record["pairs"], record["margin"]))
         if not record["pairs"]:
             return {}
-        return {self.role: context.processes.rank_zero_first(lambda: context.data.source_mixed([folder / DICTIONARY]))}
+        return {self.role: context.processes.rank_zero_first(lambda: context.data.source_mixed([path]))}
 
     def reads(self, context: Context, stage: Stage) -> list[int]:
         return [int(store.offsets[-1]) for store in self.inputs(context, stage).values()]
-
-
-def _write(context: Context, stage: Stage, target: TargetConfig, encoder: Encoder, folder: Path) -> None:
-    record = induce(context, stage, target, encoder)
-    lines = "".join(f"{entry['source']}\t{entry['target']}\n" for entry in record["entries"])
-    FILES.write(folder, record, lines.encode("utf-8"))
 
 
 def induce(context: Context, stage: Stage, target: TargetConfig, encoder: Encoder) -> dict[str, Any]:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 MIN_LOSS_DROP = 0.05
 """Smallest fall of the BTF loss, relative to its start."""
-TRACE_ENDS = 0.1
-"""Share of a loss trace that its start and its end are averaged over."""
 MIN_AGREEMENT = 0.5
 """Smallest share of items on which all voters agree."""
 MIN_REST_RATIO = 0.1
@@ -40,8 +38,6 @@ MIN_ENTITY_COVERAGE = 0.05
 """Smallest accepted share of the items that the student tags as entities."""
 MAX_SOURCE_DROP = 0.3
 """Largest share of the kept source examples that one round should drop."""
-MAX_CUT = 0.9
-"""Largest share of the accepted labels that balancing may take away unnoticed."""
 FREQUENCY_LOSS = 0.97
 """A masked-LM loss this near to the entropy of single tokens, or above, says that nothing but frequencies is known."""
 MIN_MOVEMENT = 0.25
@@ -54,12 +50,17 @@ SCHEDULE_MEAN = 0.5
 """Mean of a linear warm-up and linear decay, relative to the peak."""
 
 
+def ends(losses: Sequence[float]) -> tuple[float, float]:
+    """Mean loss of the first and of the last tenth of the steps."""
+    tenth = max(1, len(losses) // 10)
+    return float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
+
+
 def low_loss_drop(losses: Sequence[float]) -> RunWarning | None:
     """`low-btf-loss-drop`: masked-word prediction on the task text hardly improved, from the loss of each step."""
     if len(losses) < 2:
         return None
-    ends = max(1, int(TRACE_ENDS * len(losses)))
-    first, last = float(np.mean(losses[:ends])), float(np.mean(losses[-ends:]))
+    first, last = ends(losses)
     drop = (first - last) / first if first > 0 else 0.0
     if drop >= MIN_LOSS_DROP:
         return None
@@ -70,11 +71,8 @@ def low_loss_drop(losses: Sequence[float]) -> RunWarning | None:
             f"lowered the loss by {drop:.1%} only ({first:.3f} to {last:.3f}): train longer, raise the learning rate, "
             "freeze less, or check that the text is of the task's domain"
         )
-    return RunWarning(
-        "low-btf-loss-drop",
-        f"bilingual task fitting {said}",
-        {"first": first, "last": last, "drop": drop},
-    )
+    values = {"first": first, "last": last, "drop": drop}
+    return RunWarning("low-btf-loss-drop", f"bilingual task fitting {said}", values)
 
 
 def only_frequencies(losses: Sequence[float], entropy: float) -> RunWarning | None:
@@ -84,8 +82,7 @@ def only_frequencies(losses: Sequence[float], entropy: float) -> RunWarning | No
         losses: of each step.
         entropy: of a single token, mean over the languages, nats.
     """
-    ends = max(1, int(TRACE_ENDS * len(losses)))
-    last = float(np.mean(losses[-ends:])) if losses else 0.0
+    last = ends(losses)[1] if losses else 0.0
     if last < FREQUENCY_LOSS * entropy or not entropy:
         return None
     return RunWarning(
@@ -206,7 +203,7 @@ def few_accepted_entities(accepted: int, predicted: int) -> RunWarning | None:
 
 
 def cut_by_length(
-    cut: int, total: int, max_length: int, *, role: str = "text", language: str = "", unit: str = "tokens"
+    cut: int, total: int, max_length: int, language: str, *, role: str = "text", unit: str = "tokens"
 ) -> RunWarning | None:
     """`cut-by-maximum-length`: words or tokens beyond the maximum length, which are not seen.
 
@@ -217,7 +214,7 @@ def cut_by_length(
         return None
     return RunWarning(
         "cut-by-maximum-length",
-        f"{_named(role, language)}: {cut} of {total} {unit} ({cut / max(1, total):.2%}) lie beyond the maximum length "
+        f"{role} ({language}): {cut} of {total} {unit} ({cut / max(1, total):.2%}) lie beyond the maximum length "
         f"of {max_length} tokens and are not seen: raise max_length or split the texts",
         {"cut": cut, "total": total, "max_length": max_length, "unit": unit, "role": role, "language": language},
     )
@@ -229,15 +226,10 @@ def no_token(words: int, total: int, *, role: str, language: str) -> RunWarning 
         return None
     return RunWarning(
         "words-without-token",
-        f"{_named(role, language)}: {words} of {total} words give no token and are not seen: white space or control "
+        f"{role} ({language}): {words} of {total} words give no token and are not seen: white space or control "
         "characters, which the tokenizer drops; remove them from the file",
         {"words": words, "total": total, "role": role, "language": language},
     )
-
-
-def _named(role: str, language: str) -> str:
-    """What a warning calls some data: "target (de)"."""
-    return f"{role} ({language})" if language else role
 
 
 def heavy_source_drop(before: int, after: int) -> RunWarning | None:

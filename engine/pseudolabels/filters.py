@@ -1,4 +1,4 @@
-"""Which pseudo-labels and which source examples a hard stage sees, and why (arXiv 2310.04726, Eq. 4 and section 3.2).
+"""Which pseudo-labels and which source examples a hard stage sees, and how good these are (arXiv 2310.04726, Eq. 4).
 
 A target item is kept when all voters predict the same class and every confidence is strictly greater than alpha. A
 source example is dropped for good when the soft student contradicts its labels.
@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from ... import ConfigError
 from ...data import OUTSIDE
 from ...data.store.store import IGNORE
-from ..evaluation.metrics import as_array, split_tag
+from ..evaluation.metrics import as_array, mark_entities, split_tag
 from ..storage.run_warning import RunWarning
-from .thresholds import one_of
+from .thresholds import count_above, one_of
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Array: TypeAlias = "NDArray[Any] | torch.Tensor"
 
+BINS = 10
+"""Equal parts of [0, 1] in which confidence is compared with accuracy."""
 UNITS = ("item", "entity", "sentence")
 SOURCE_RULES = ("correct", "correct+alpha", "none")
 
@@ -262,7 +264,7 @@ def _guard_groups(gold: Ints, labels: Sequence[str] | None) -> list[tuple[str, l
     Sentences that stay for a type nearly always have words outside of it, so `O` needs its own only after these.
     """
     names = [str(label) for label in range(gold.max(initial=-1) + 1)] if labels is None else list(labels)
-    if names[:1] == [OUTSIDE] and all(name.startswith(("B-", "I-")) for name in names[1:]):
+    if names[:1] == [OUTSIDE] and mark_entities(names):
         names = [split_tag(name)[1] or OUTSIDE for name in names]
     groups: dict[str, list[int]] = {}
     for label in np.unique(gold).tolist():
@@ -293,3 +295,50 @@ def reason_counts(reason: NDArray[np.int8]) -> dict[str, int]:
     """Items per `Reason` that occurs, by its lower-case name."""
     values, counts = np.unique(reason, return_counts=True)
     return {Reason(value).name.lower(): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
+
+
+def class_counts(decision: Decision, labels: Sequence[str], gold: Ints | None = None) -> dict[str, dict[str, int]]:
+    """By class: the `items` that are predicted so and how many of them are `accepted`.
+
+    Args:
+        labels: names of the `C` classes.
+        gold: true label per item `[K]`, -100 where unknown. With it also how many of the accepted are `correct`, and
+            the items of the class, `gold`.
+    """
+    label, keep = decision.label, decision.keep
+    parts = {"items": label, "accepted": label[keep]}
+    if gold is not None:
+        parts |= {"correct": label[keep & (label == gold)], "gold": gold[gold != IGNORE]}
+    counts = {name: np.bincount(part, minlength=len(labels)).tolist() for name, part in parts.items()}
+    return {label: {name: each[i] for name, each in counts.items()} for i, label in enumerate(labels)}
+
+
+def counts_by_threshold(
+    votes: Votes, labels: Sequence[str], thresholds: ArrayLike, gold: Ints | None = None
+) -> dict[str, Any]:
+    """`thresholds`, and by predicted class how many items each would keep: `kept`, and those of them `correct`."""
+    grid, label = np.asarray(thresholds, dtype=np.float64), as_array(votes.label)
+    confidence = as_array(votes.min_confidence)
+    usable = as_array(votes.agree).astype(bool) & np.isfinite(confidence)
+
+    def counts(items: Bools) -> dict[str, list[int]]:
+        return {name: count_above(confidence[items & (label == i)], grid).tolist() for i, name in enumerate(labels)}
+
+    return {
+        "thresholds": grid.tolist(),
+        "kept": counts(usable),
+        "correct": None if gold is None else counts(usable & (label == gold)),
+    }
+
+
+def calibration_bins(confidence: NDArray[Any], right: Bools) -> list[dict[str, float | int]]:
+    """Mean confidence, accuracy and count of each part of [0, 1], `low < p <= high`, that is not empty."""
+    known = np.isfinite(confidence)
+    values = confidence[known].astype(np.float64)
+    place = np.clip(np.digitize(values, np.linspace(0.0, 1.0, BINS + 1), right=True) - 1, 0, BINS - 1)
+    count = np.bincount(place, minlength=BINS)
+    sums, hits = np.bincount(place, values, BINS), np.bincount(place, right[known], BINS)
+    return [
+        {"confidence": float(sums[i] / count[i]), "accuracy": float(hits[i] / count[i]), "count": int(count[i])}
+        for i in np.flatnonzero(count)
+    ]

@@ -24,13 +24,14 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ... import ConfigError
 from ..evaluation.metrics import as_array
+from ..storage.files import plain
 
 if TYPE_CHECKING:
     import torch
@@ -164,8 +165,7 @@ class ThresholdChoice:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as JSON values: arrays as lists, NaN as None."""
-        curve = {name: _plain(value) for name, value in vars(self.curve).items()}
-        return {name: _plain(value) for name, value in vars(self).items()} | {"curve": curve}
+        return cast(dict[str, Any], plain(self))
 
 
 def choose_threshold(
@@ -310,12 +310,10 @@ def _criterion(name: str, curve: ThresholdCurve, usable: NDArray[np.bool_]) -> F
     accuracy = np.where(usable, curve.accuracy, np.nan)
     if name in _REGISTERED:
         return _REGISTERED[name](curve, usable)
-    if name == "second-difference":
-        return curve.second_difference
-    if name == "slope":
-        return curve.slope
-    if name == "abs2":
-        return np.abs(curve.second_difference)
+    second = curve.second_difference
+    of_curve = {"second-difference": second, "slope": curve.slope, "abs2": np.abs(second)}
+    if name in of_curve:
+        return of_curve[name]
     if name not in ("kappa", "kneedle"):
         return accuracy
     score = np.full(accuracy.shape, np.nan)
@@ -360,9 +358,3 @@ def _divide(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     ratio: Floats = np.full(part.shape, np.nan)
     np.divide(part, whole, out=ratio, where=np.asarray(whole) > 0)
     return ratio
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return [None if isinstance(x, float) and not math.isfinite(x) else x for x in value.tolist()]
-    return value

@@ -106,11 +106,11 @@ def _rounds(config: RunConfig, seed: int, targets: tuple[str, ...], base: dict[s
 def chosen_stages(
     config: RunConfig, seeds: tuple[int, ...] | None = None, stage: str = "all", targets: Sequence[str] = ()
 ) -> list[Stage]:
-    """What a command is asked to make of a recipe.
+    """What a command is asked to make of a recipe, with everything that it needs.
 
     Args:
         seeds: instead of the recipe's.
-        stage: as `select` takes it.
+        stage: what `--stage` names, or the id of one.
         targets: languages; the stages that serve none of them are left out. All when empty.
 
     Raises:
@@ -120,28 +120,16 @@ def chosen_stages(
     for target in targets:
         if target not in known:
             raise ConfigError(f"the recipe has no target {target!r}; its targets are {', '.join(known)}")
-    return select(make_plan(config, seeds), stage, targets)
-
-
-def select(plan: list[Stage], stage: str, targets: Sequence[str] = ()) -> list[Stage]:
-    """The stages that `--stage` names, or the one with that id, with everything they need; of some targets or of all.
-
-    Raises:
-        ConfigError: the recipe has no such stage.
-    """
+    plan = make_plan(config, seeds)
     kinds = {s.kind for s in plan} if stage == "all" else kinds_in(stage)
     asked = [s for s in plan if not targets or not s.targets or set(s.targets) & set(targets)]
     chosen = {s.id for s in asked if s.kind in kinds or s.id == stage}
     if not chosen or (stage == "btf" and not any(s.kind == "btf" for s in asked)):
         of = f" of {', '.join(targets)}" if targets else ""
         raise ConfigError(f"the recipe has no stage {stage!r}{of}; see --dry-run for the ones it has")
-    by_id = {s.id: s for s in plan}
-    queue = list(chosen)
-    while queue:
-        for needed in by_id[queue.pop()].inputs.values():
-            if needed not in chosen:
-                chosen.add(needed)
-                queue.append(needed)
+    for s in reversed(plan):  # each comes after its inputs
+        if s.id in chosen:
+            chosen.update(s.inputs.values())
     return [s for s in plan if s.id in chosen]
 
 
@@ -163,20 +151,14 @@ def _with_teachers(config: RunConfig, stages: list[Stage], seeds: Sequence[int])
             options = stage.options | {"teacher_seeds": list(seeds)}
             stage = replace(stage, options=options, inputs=stage.inputs | others)
         changed.append(stage)
-    return in_order(changed)
-
-
-def in_order(stages: Sequence[Stage]) -> list[Stage]:
-    """The same stages, each after its inputs, and otherwise as they were."""
-    by_id, placed = {stage.id: stage for stage in stages}, dict[str, Stage]()
+    by_id, placed = {stage.id: stage for stage in changed}, dict[str, Stage]()
 
     def place(stage: Stage) -> None:
         for needed in stage.inputs.values():
             if needed not in placed:
                 place(by_id[needed])
-        placed[stage.id] = stage
+        placed.setdefault(stage.id, stage)
 
-    for stage in stages:
-        if stage.id not in placed:
-            place(stage)
+    for stage in changed:
+        place(stage)
     return list(placed.values())

@@ -13,7 +13,7 @@ from ..evaluation.inference import Scored
 from ..evaluation.per_example import save_items
 from ..plan import Stage, digest
 from ..recipe.config import merged
-from ..stages.context import Context, write_trace
+from ..stages.context import Context
 from ..stages.kind import StageRun, kind_of
 from ..stages.train_stage import Outcome, train_stage
 from ..storage.files import (
@@ -25,9 +25,9 @@ from ..storage.files import (
     sync_tree,
     write_sealed_json,
 )
-from ..storage.names import CARD, FINISHED, IF_GOLD, ITEMS, OF_SCORING, PREDICTED, SCORES, STAMP
+from ..storage.names import CARD, FINISHED, IF_GOLD, OF_SCORING, PREDICTED, SCORES, STAMP
 from ..storage.run_warning import RunWarning
-from ..storage.stage_files import damage, link_equal
+from ..storage.stage_files import DECIDED, damage, link_equal, listed
 from ..summary.stage_table import MARKS
 from .stage_state import INPUTS, fingerprint_of, state, take_over_stage, weights_of
 
@@ -91,6 +91,10 @@ def _exists(run: StageRun, resume: bool) -> bool:
             context.progress.note(f"{stage.id}: made anew, since {found.outdated}")
         context.check_base(stage)  # a result goes only when the next one can begin
         delete(folder)
+    elif found.damaged:
+        context.warn(damage(f"{listed(folder, found.damaged)}; it is made anew", found.damaged))
+        for name in (*DECIDED, *found.damaged):  # records first: without one nothing was decided
+            delete(folder / name)
     with storage_errors(folder, "create"):
         folder.mkdir(parents=True, exist_ok=True)
         links = [path for path in folder.iterdir() if path.is_symlink()]
@@ -115,7 +119,8 @@ def _save(run: StageRun, outcome: Outcome) -> None:
         runs = (context.run_dir.path, *context.reuse)
         save_model(outcome.model, run.folder, extra=extra, link=lambda path, sha: link_equal(path, sha, runs))
         context.tokenizer.save(run.folder, segments=shape.num_segments > 1, max_length=shape.max_length)
-    write_trace(run.folder, outcome.trace)
+    steps = list(range(1, len(outcome.trace.loss) + 1))
+    atomic_write_json(run.folder / "trace.json", {"steps": steps, **vars(outcome.trace)}, indent=None)
 
 
 def _seal(run: StageRun, outcome: Outcome, scores: _Scores | None) -> None:
@@ -137,7 +142,7 @@ def _seal(run: StageRun, outcome: Outcome, scores: _Scores | None) -> None:
         "cpu_seconds": round(spent.cpu, 3),
         "steps": len(outcome.trace.loss),
         "tokens": sum(outcome.trace.tokens),
-        "warnings": context.warnings_as_json(),
+        "warnings": context.warnings,
         "prediction": context.config.prediction,
         "scored_on": _tests(context, stage),
         **outcome.notes,
@@ -179,11 +184,7 @@ def _rescore(run: StageRun) -> None:
     """Scores a finished stage again where the scores are lost, or are of other test files."""
     context, stage, folder = run.context, run.stage, run.folder
     record, tests = read_json(folder / FINISHED, None), _tests(context, stage)
-    # A stage taken over from before test items were kept gets them; one that was made here stays as it is.
-    kept = "reused_from" not in record or not tests or all((folder / name).exists() for name in (ITEMS, PREDICTED))
-    if kind_of(stage).decides and tests:  # and one of before its decision was compared with test files here
-        kept &= IF_GOLD in read_json(folder / SCORES, None)
-    if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests and kept):
+    if context.processes.rank_zero_only(lambda: record.get("scored_on") == tests):
         return
     if not context.warnings:
         context.progress.note(f"{stage.id}: scored again, since the test files, or how voters predict, have changed")
@@ -193,7 +194,7 @@ def _rescore(run: StageRun) -> None:
         scores.write(folder)
         hashes = record["hashes"] | {name: sha256_file(folder / name) for name in OF_SCORING}
         changed = {"hashes": hashes, "prediction": context.config.prediction, "scored_on": tests}
-        changed["warnings"] = context.warnings_as_json() + record.get("warnings", [])
+        changed["warnings"] = [*context.warnings, *record.get("warnings", [])]
         write_sealed_json(folder / FINISHED, record | changed)
 
     context.processes.rank_zero_only(replace_scores)

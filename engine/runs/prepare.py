@@ -21,11 +21,11 @@ from ..stages.context import Context
 from ..stages.datasets import Datasets
 from ..stages.kind import inputs_of
 from ..stages.models import new_encoder_config
-from ..storage.files import publish_folder, read_json, sha256_file, take_over, temporary_folder, write_sealed_json
+from ..storage.files import new_folder, read_json, sha256_file, take_over, write_sealed_json
 from ..storage.names import STAMP
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
-from ..storage.stage_files import changed_files, damage, listed, refuse_changed
+from ..storage.stage_files import damage, listed, refuse_changed, sealed_damage
 from ..training.device import choose_device
 from ..training.distributed import ProcessGroup
 from ..training.progress import Progress
@@ -52,12 +52,13 @@ def make_context(
     """
     for key, message in setting_problems(config):
         raise ConfigError(f"{key}: {message}")
-    first = _one_context(config, home, progress, should_stop, processes or ProcessGroup(), reuse)
+    rest = (home, progress, should_stop, processes or ProcessGroup(), reuse)
+    first = _one_context(config, *rest)
     if config.cotrain.on and config.cotrain.model is not None:
         alone = replace(
             config, model=ModelConfig(path=config.cotrain.model), cotrain=replace(config.cotrain, model=None)
         )
-        second = _one_context(alone, home, progress, should_stop, first.processes, reuse, second=True)
+        second = _one_context(alone, *rest)
         first.models = second.models = {"a": first, "b": second}
         first.warnings += second.warnings
         second.digests, second.warnings = first.digests, first.warnings
@@ -71,8 +72,6 @@ def _one_context(
     should_stop: Callable[[], int],
     processes: ProcessGroup,
     reuse: Sequence[Path],
-    *,
-    second: bool = False,
 ) -> Context:
     """The run as one encoder sees it."""
     device, warnings, path = choose_device(config.device), list[RunWarning](), config.model.path
@@ -94,7 +93,7 @@ def _one_context(
     context = Context(
         config, home, data, tokenizer, device, progress, should_stop, processes, reuse=tuple(reuse), warnings=warnings
     )
-    data.mend = context.mend
+    data.mend = context.mend if context.processes.is_rank_zero else None  # the others find it built again
     return context
 
 
@@ -183,11 +182,10 @@ def _tokenizer(
     if not _stamped(folder, stamp):
         progress.note(f"training a vocabulary of {config.model.new.vocab_size} pieces")
         tokenizer = train_wordpiece(_lines(config, paths), config.model.new.vocab_size)
-        temporary = temporary_folder(folder.parent, folder.name)
-        tokenizer.save(temporary)
-        hashes = {path.name: sha256_file(path) for path in sorted(temporary.iterdir())}
-        write_sealed_json(temporary / STAMP, stamp | {"hashes": hashes})
-        publish_folder(temporary, folder, replace=True)
+        with new_folder(folder, replace=True) as temporary:
+            tokenizer.save(temporary)
+            hashes = {path.name: sha256_file(path) for path in sorted(temporary.iterdir())}
+            write_sealed_json(temporary / STAMP, stamp | {"hashes": hashes})
     return Tokenizer.from_folder(folder)
 
 
@@ -197,11 +195,9 @@ def _stamped(folder: Path, stamp: dict[str, Any]) -> bool:
 
 
 def vocabulary_damage(folder: Path) -> dict[str, str]:
-    """As `changed_files`, of the folder of a run's vocabulary; empty where there is none."""
+    """As `sealed_damage`, of the folder of a run's vocabulary; empty where there is none, or it was never hashed."""
     record = read_json(folder / STAMP, None)
-    if not record and folder.exists():
-        return {STAMP: "is damaged" if (folder / STAMP).exists() else "is missing"}
-    return changed_files(folder, record) if "hashes" in record else {}
+    return sealed_damage(folder, STAMP) if folder.exists() and (not record or "hashes" in record) else {}
 
 
 def _lines(config: RunConfig, paths: Iterable[Path]) -> Iterable[str]:

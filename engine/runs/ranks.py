@@ -57,20 +57,15 @@ def _announced(home: RunDir) -> str:
 
 def _find(path: Path, written: str, processes: ProcessGroup) -> None:
     limit = time.monotonic() + LATE
-    while not _reads(path / "status.json", written):
-        if time.monotonic() > limit:
-            raise ConfigError(
-                f"process {processes.rank} does not see the run folder {path} of process 0; "
-                "give a --run-dir on a file system that all machines share"
-            )
+    while time.monotonic() < limit:
+        with contextlib.suppress(OSError):
+            if (path / "status.json").read_text("utf-8") == written:
+                return
         time.sleep(0.05)
-
-
-def _reads(path: Path, text: str) -> bool:
-    try:
-        return path.read_text("utf-8") == text
-    except OSError:
-        return False
+    raise ConfigError(
+        f"process {processes.rank} does not see the run folder {path} of process 0; "
+        "give a --run-dir on a file system that all machines share"
+    )
 
 
 def check_alike(processes: ProcessGroup, recipe: str, hashes: Mapping[str, str]) -> None:

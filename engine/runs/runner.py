@@ -22,7 +22,6 @@ from ... import (
 )
 from ...data import file_hash
 from ...tasks import task_of
-from ..recipe.config import RunConfig
 from ..recipe.config.files import recipe_files
 from ..recipe.hub import cached_model, hub_name
 from ..recipe.load import Resolved, load_recipe
@@ -135,7 +134,7 @@ def run(
             resolved = replace(resolved, config=settings, origins=resolved.origins | {"precision": "auto"})
         home.write_config(resolved.dump())
         home.write_status("running")
-        hashes = _input_hashes(config)
+        hashes = {str(file.path): file_hash(file.path) for file in recipe_files(config) if file.path.exists()}
         check_alike(processes, resolved.dump(), hashes)
         told = Progress() if progress is None or not processes.is_rank_zero else progress
         context = processes.rank_zero_first(lambda: make_context(config, home, told, should_stop, processes, others))
@@ -215,17 +214,6 @@ def _as_begun(resolved: Resolved, record: dict[str, Any]) -> Resolved:
     return replace(resolved, config=config)
 
 
-def _other_models(config: RunConfig) -> dict[str, str]:
-    """Key -> `ORG/NAME@COMMIT` of each model from the cache besides the first encoder."""
-    return {"cotrain.model": name} if (name := hub_name(config.cotrain.model)) else {}
-
-
-def _input_hashes(config: RunConfig) -> dict[str, str]:
-    """SHA-256 of every input file, by its path."""
-    paths = [file.path for file in recipe_files(config)]
-    return {str(path): file_hash(path) for path in paths if path.exists()}
-
-
 def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str], row: Mapping[str, Any] | None) -> None:
     """Writes `run.json`: the environment, the recipe in words, and all stages that it stands for."""
     config, stages = context.config, make_plan(context.config, seeds)
@@ -236,7 +224,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str], 
         name=config.name,
         row=row,
         model=hub_name(config.model.path),
-        models=_other_models(config),
+        models={"cotrain.model": second} if (second := hub_name(config.cotrain.model)) else {},
         task=config.task,
         metric=task_of(config.task).metric,
         source=config.source.language,
@@ -249,7 +237,7 @@ def _describe(context: Context, seeds: tuple[int, ...], hashes: dict[str, str], 
         kernels=describe_kernels(context.device),
         products=describe_products(),
         tokenizer=context.tokenizer.fingerprint,
-        warnings=[warning.as_dict() for warning in context.warnings if warning.name == "damaged"],
+        warnings=[warning for warning in context.warnings if warning.name == "damaged"],
     )
 
 

@@ -11,26 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ... import ConfigError
 from ..plan import Stage, digest, fingerprint
 from ..stages.context import Context
 from ..stages.kind import inputs_of
-from ..storage.files import (
-    delete,
-    link_files,
-    publish_folder,
-    read_json,
-    sha256_file,
-    storage_errors,
-    temporary_folder,
-    write_sealed_json,
-)
+from ..storage.files import delete, link_files, new_folder, plain, read_json, sha256_file, write_sealed_json
 from ..storage.names import FINISHED, OF_SCORING, STAMP
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
-from ..storage.stage_files import damage, listed, paths_below, stage_damage, weights_hash
+from ..storage.stage_files import damage, decided_damage, listed, paths_below, sealed_damage, weights_hash
 
 INPUTS = "inputs_sha256"
 """In `stage.json`: the hash of the weights of each stage that this one was made from."""
@@ -73,13 +64,13 @@ def run_folders(paths: Sequence[str | Path]) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class State:
-    """What a stage's folder holds, beside what is wanted: a fresh result where all else is empty.
+    """What a stage's folder holds, beside what is wanted: a fresh result, or a beginning, where all else is empty.
 
     Attributes:
         finished: whether there is a result.
         changed: what of the fingerprint differs from what is wanted.
         inputs: stages whose weights are not those that it was made from.
-        damaged: file -> what has become of it.
+        damaged: file -> what has become of it, of a result or of what was decided for one.
         earlier: whether an earlier version made it, which named the settings otherwise.
     """
 
@@ -110,7 +101,7 @@ def state(home: Path, stage: str, wanted: Mapping[str, Any] | None = None, *, ha
     Args:
         stage: its id.
         wanted: the fingerprint that it should have; None where only its files and inputs are asked about.
-        hashed: whether its files are compared with their hashes. A run does that once, before all else.
+        hashed: whether the files of a result are compared with their hashes. A run does that once, before all else.
 
     Raises:
         StorageError: the disk fails on reading.
@@ -120,8 +111,9 @@ def state(home: Path, stage: str, wanted: Mapping[str, Any] | None = None, *, ha
     if wanted is not None and record.get("fingerprint") != digest(dict(wanted)):
         keys = sorted(key for key in wanted.keys() | before.keys() if wanted.get(key) != before.get(key))
         earlier = bool(before) and before.get("identity") != wanted.get("identity")
-        return State(bool(record), tuple(keys or ([STAMP] if record else [])), earlier=earlier)
-    damaged = stage_damage(folder) if hashed else {}
+        damaged = {} if record or keys else decided_damage(folder)
+        return State(bool(record), tuple(keys or ([STAMP] if record else [])), (), damaged, earlier)
+    damaged = sealed_damage(folder) if hashed else {}
     inputs = () if damaged.keys() - {STAMP} else tuple(_other_inputs(home, record))
     return State(bool(record), (), inputs, damaged)
 
@@ -140,13 +132,10 @@ def take_over_stage(context: Context, stage: Stage, stamp: dict[str, Any], folde
         if found.damaged or found.changed:
             continue
         record = read_json(source / FINISHED)
-        with storage_errors(folder, "create"):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        part = temporary_folder(folder.parent, folder.name)
-        link_files([source / name for name in sorted({STAMP, *record["hashes"]})], part)
-        # The source may itself have been taken over: the record keeps the folder where the stage was trained.
-        write_sealed_json(part / FINISHED, {"reused_from": str(source.resolve())} | record | stage.identity)
-        publish_folder(part, folder, replace=True)
+        with new_folder(folder, replace=True) as part:
+            link_files([source / name for name in sorted({STAMP, *record["hashes"]})], part)
+            # The source may itself have been taken over: the record keeps the folder where the stage was trained.
+            write_sealed_json(part / FINISHED, {"reused_from": str(source.resolve())} | record | stage.identity)
         context.run_dir.event("reuse", stage=stage.id, folder=source)
         context.progress.note(f"{stage.id}: taken over from {other}")
         return True
@@ -176,7 +165,7 @@ def set_damage_aside(context: Context, plan: Sequence[Stage]) -> dict[str, dict[
         elif problems.keys() != {STAMP}:
             context.of_stage(stage).check_base(stage)
             delete(folder)
-    return {stage: warning.as_dict() for stage, warning in warnings.items()}
+    return cast(dict[str, dict[str, Any]], plain(warnings))
 
 
 def _forget_scores(folder: Path) -> None:

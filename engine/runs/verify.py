@@ -119,9 +119,11 @@ def _damage(home: Path) -> Iterator[Damage]:
             problem = f"is damaged ({str(error).partition('; ')[0]})"
             yield _named(home, path, problem, "the text is read again", DataError)
     for path in home.glob("world/*/world.json"):
-        for name, problem in changed_files(path.parent, {"hashes": read_json(path, None).get("files")}).items():
+        files = read_json(path, None).get("files")
+        problems = changed_files(path.parent, {"hashes": files}) if files else {path.name: "has no hashes"}
+        for name, problem in problems.items():
             what = "delete the folder; the next run makes it"
-            yield _named(home, path if name == FINISHED else path.parent / name, problem, what, DataError)
+            yield _named(home, path.parent / name, problem, what, DataError)
     for name, what in _RECORDS.items():
         try:
             read_json(home / name)

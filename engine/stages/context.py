@@ -10,20 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ... import ConfigError, Interrupted, ModelError
+from ... import Interrupted, ModelError
 from ...data import Tokenizer, TokenStore
 from ...model import Encoder, TaskModel, load_encoder, load_masked_lm, load_task_model
 from ..evaluation.inference import Scored, metric_rows, score
 from ..plan import Stage
 from ..plan.stage import given
 from ..recipe.config import RunConfig, StageTraining
-from ..storage.files import atomic_write_json
 from ..storage.names import FINISHED, serves
 from ..storage.run_folder import RunDir
 from ..storage.run_warning import RunWarning
 from ..storage.stage_files import damage, refuse_changed
 from ..training.distributed import ProcessGroup
-from ..training.loop import Trace
 from ..training.out_of_memory import PassRetry
 from ..training.progress import Progress
 from .datasets import Datasets
@@ -81,18 +79,9 @@ class Context:
                 self.warnings.append(warning)
                 self.progress.warning(warning)
 
-    @property
-    def mend(self) -> Callable[[str], None] | None:
-        """Hears of a damaged token store in the process that builds it again; the others find that done."""
-        heard = lambda problem: self.warn(damage(f"{problem}; the text is read again", {"store": problem}))  # noqa: E731
-        return heard if self.processes.is_rank_zero else None
-
-    def warnings_as_json(self, since: int = 0) -> list[dict[str, Any]]:
-        return [warning.as_dict() for warning in self.warnings[since:]]
-
-    def restore_warnings(self, stored: list[dict[str, Any]]) -> None:
-        """Takes up the warnings of a part of the stage that was done before the run was cut off."""
-        self.warnings += [RunWarning(**entry) for entry in stored]
+    def mend(self, problem: str) -> None:
+        """Hears of a damaged token store, which is built again."""
+        self.warn(damage(f"{problem}; the text is read again", {"store": problem}))
 
     def poll(self) -> None:
         """Raises `Interrupted` when the run was asked to stop; every long loop calls it."""
@@ -172,19 +161,6 @@ class Context:
 
 
 def freeze(encoder: Encoder, config: StageTraining) -> None:
-    """Freezes what a stage keeps as it is, and says whether layers are computed again in the backward pass.
-
-    Raises:
-        ConfigError: the encoder has fewer layers.
-    """
-    layers = encoder.config.num_layers
-    if config.freeze_layers > layers:
-        raise ConfigError(f"freeze_layers = {config.freeze_layers}, but the encoder has {layers} layers; lower it")
+    """Freezes what a stage keeps as it is, and says whether layers are computed again in the backward pass."""
     encoder.freeze(config.freeze_embeddings, config.freeze_layers)
     encoder.recompute = config.recompute
-
-
-def write_trace(folder: Path, trace: Trace) -> None:
-    """`trace.json`: every step's loss, rate and gradient norm (docs/summary-schema.md)."""
-    columns = {"steps": list(range(1, len(trace.loss) + 1)), **vars(trace)}
-    atomic_write_json(folder / "trace.json", columns, indent=None)

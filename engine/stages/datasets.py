@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,21 +134,19 @@ class Datasets:
 
     def general_text(self) -> list[TokenStore]:
         """General text of all languages, for pre-training."""
-        tables = self.config.tables
-        missing = [t.language for t in tables if not t.general]
-        if missing:
-            raise ConfigError(f"no general text for {', '.join(missing)}; give source.general and targets.N.general")
-        return [self.text(t.general, t.language) for t in tables]
+        texts = {t.language: t.general for t in self.config.tables}
+        return self._general(texts, "give source.general and targets.N.general")
 
     def control_text(self, *targets: TargetConfig) -> list[TokenStore]:
         """General text of the sources and of targets, for the control arm."""
         tables: list[SourceConfig | TargetConfig] = [*self.config.sources, *targets]
-        missing = [t.language for t in tables if not (t.control or t.general)]
-        if missing:
-            raise ConfigError(
-                f"no general text for {', '.join(missing)}; give control or general, or set arms.control = false"
-            )
-        return [self.text(t.control or t.general, t.language) for t in tables]
+        texts = {t.language: t.control or t.general for t in tables}
+        return self._general(texts, "give control or general, or set arms.control = false")
+
+    def _general(self, texts: Mapping[str, Sequence[Path]], remedy: str) -> list[TokenStore]:
+        if missing := [language for language, paths in texts.items() if not paths]:
+            raise ConfigError(f"no general text for {', '.join(missing)}; {remedy}")
+        return [self.text(paths, language) for language, paths in texts.items()]
 
     def _read(
         self, path: Path, language: str, *, unlabelled: bool = False, task: str | None = None
@@ -191,13 +189,14 @@ class Datasets:
     ) -> TokenStore:
         paths, languages = [path for path, _ in files], [language for _, language in files]
         labels = () if task == "text" else self.labels
+        readers = [reader_of(self.config, path, language, unlabelled=not labelled) for path, language in files]
         settings = {
             "task": task,
             "labels": list(labels),
             "labelled": labelled,
             "repeats": labelled,
             "max_length": self.config.max_length,
-            "reader": self._readers(files, labelled),
+            "reader": [f"{reader.settings}, {reader.unlabelled}" for reader in readers],
             "language": languages if len(set(languages)) > 1 else "".join(languages[:1]),
             "cap": self.config.source.cap if self.config.source.train in paths else 0,
         }
@@ -247,11 +246,6 @@ class Datasets:
         if not changed:
             raise DataError(f"{dictionaries[0]}: no word of the source training text is in the dictionaries")
         return changed
-
-    def _readers(self, files: Sequence[tuple[Path, str]], labelled: bool) -> list[str]:
-        """What decides how each file is read."""
-        readers = [reader_of(self.config, path, language, unlabelled=not labelled) for path, language in files]
-        return [f"{reader.settings}, {reader.unlabelled}" for reader in readers]
 
     def _few_settings(self, files: Sequence[tuple[Path, str]], few: _Few | None) -> dict[str, Any]:
         """What the choice of a few examples adds to a store's name; nothing where there is none."""

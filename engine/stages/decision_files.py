@@ -1,85 +1,32 @@
-"""What a stage decides before it trains, as two files: the data, and a record of it that is written last."""
+"""What stages have decided, as arrays of files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from safetensors.numpy import load
+from safetensors.numpy import load_file
 
-from ... import ModelError
-from ..storage.files import atomic_write_bytes, read_json, storage_errors, write_sealed_json
-from ..storage.stage_files import damage
+from ..storage.stage_files import DECIDED, refuse_changed
 
-if TYPE_CHECKING:
-    from .context import Context
+DECISION, SOFT_LABELS = "decision.json", "soft_labels.json"
+"""Records of a hard stage, what is accepted and why, and of a soft one."""
 
 
-@dataclass(frozen=True)
-class DecisionFiles:
-    """The files of one kind of decision: with the record there, the decision is complete and is not made again.
+def decided_arrays(folder: Path, name: str = DECISION) -> dict[str, np.ndarray]:
+    """The arrays that a finished stage decided on.
 
-    Attributes:
-        record, data: file names; the record is JSON, and has the hash of the data under the key `hash_key`.
+    Args:
+        name: of their record, a key of `DECIDED`.
+
+    Raises:
+        ModelError: the record or the arrays are not those that were written.
     """
-
-    record: str
-    data: str
-    hash_key: str = "arrays"
-
-    def exist(self, context: Context, folder: Path) -> bool:
-        """Whether the stage in `folder` has decided, the same for all processes; what is damaged is decided again."""
-
-        def problem() -> str:
-            try:
-                self.verified(folder)
-            except ModelError as error:
-                return str(error).partition("; ")[0]
-            return ""
-
-        if not context.processes.rank_zero_only((folder / self.record).exists):
-            return False
-        if found := context.processes.rank_zero_only(problem):
-            context.warn(damage(f"{found}; it is made anew", {self.record: found}))
-        return not found
-
-    def write(self, folder: Path, record: Mapping[str, Any], data: bytes, **values: Any) -> None:
-        """Writes the data, then the record of it with these further values."""
-        atomic_write_bytes(folder / self.data, data)
-        write_sealed_json(folder / self.record, dict(record) | values | {self.hash_key: sha256(data).hexdigest()})
-
-    def read(self, context: Context, folder: Path) -> tuple[dict[str, Any], bytes]:
-        """As `verified`, once this process sees the record."""
-        context.processes.visible(folder / self.record)
-        return self.verified(folder)
-
-    def verified(self, folder: Path) -> tuple[dict[str, Any], bytes]:
-        """The record, and the data.
-
-        Raises:
-            ModelError: a file is missing or damaged, or the data is not that which was written.
-        """
-        remedy = f"run the recipe again; if this comes again, delete {folder}"
-        record, path = read_json(folder / self.record, ModelError, remedy, needed=True), folder / self.data
-        if not path.is_file():
-            raise ModelError(f"{path}: is missing; {remedy}")
-        with storage_errors(path, "read"):
-            data = path.read_bytes()
-        if record.get(self.hash_key) != sha256(data).hexdigest():
-            raise ModelError(f"{path}: has changed since it was written; {remedy}")
-        return record, data
-
-    def arrays(self, folder: Path) -> dict[str, np.ndarray]:
-        """The data as arrays, where it is a safetensors file; errors as of `verified`."""
-        return load(self.verified(folder)[1])
-
-
-DECISION = DecisionFiles("decision.json", "decision.safetensors")
-"""That of a hard stage: what is accepted, and why."""
+    refuse_changed(folder, (name, DECIDED[name]), remedy=f"run the recipe again; if this comes again, delete {folder}")
+    return load_file(folder / DECIDED[name])
 
 
 @dataclass(frozen=True)

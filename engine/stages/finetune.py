@@ -10,12 +10,11 @@ import numpy as np
 
 from ...data import ItemView, Part, Rows, TaskBatches, TokenStore, epoch_counts
 from ..plan import Stage
-from ..pseudolabels.diagnostics import slow_learning_rate
+from ..pseudolabels.diagnostics import ends, slow_learning_rate
 from ..recipe.config import RunConfig
 from ..training.objectives import cross_entropy
 from .context import Context
 from .kind import VOTERS, StageKind, StageRun, Training, additions_to, register_kind
-from .masked_lm import ends
 from .models import new_task_model, warn_of_unseen
 
 MARK_OF_ROLE = {"switched": "uses_dictionary", "few_shot": "uses_target_labels"}
@@ -36,11 +35,6 @@ class Portion:
     store: TokenStore
     examples: np.ndarray
     language: str = ""
-
-    @property
-    def rows(self) -> Rows:
-        """The sequences in which they are learned."""
-        return Rows(ItemView(self.store), self.examples)
 
 
 @dataclass(frozen=True)
@@ -73,27 +67,22 @@ def learned_stores(context: Context, stage: Stage) -> dict[str, TokenStore]:
     return stores
 
 
-def source_mix(config: RunConfig) -> dict[str, Any]:
-    """How the sources are drawn in fine-tuning, as arguments of `epoch_counts`; empty where each once an epoch."""
-    table = config.finetune
-    if table.source_mix == "weights":
-        return {"mode": "weights", "weights": [s.weight for s in config.sources]}
-    if table.source_mix == "temperature":
-        return {"mode": "temperature", "temperature": table.source_temperature}
-    return {}
-
-
 def mixture(context: Context, stores: Mapping[str, TokenStore]) -> Mixture:
     """How the stores of `learned_stores` make up an epoch of fine-tuning."""
-    mix = source_mix(context.config)
-    portions: list[Portion] = []
+    table, portions = context.config.finetune, list[Portion]()
+    one_by_one = table.source_mix != "natural"
     for role, store in stores.items():
-        portions += by_language(store) if mix and role == "source" else [Portion(role, store, labelled_examples(store))]
-    if not mix:
+        whole = [Portion(role, store, labelled_examples(store))]
+        portions += by_language(store) if one_by_one and role == "source" else whole
+    if not one_by_one:
         # Only few-shot has another way of mixing, which is a setting of all stages.
-        return Mixture(portions, None, "up" if context.config.finetune.target_mix == "balanced" else "none")
-    counts = epoch_counts([len(p.rows) for p in portions if p.role == "source"], **mix)
-    return Mixture(portions, [*counts, *(len(p.rows) for p in portions if p.role != "source")], "none")
+        return Mixture(portions, None, "up" if table.target_mix == "balanced" else "none")
+    sizes = [len(Rows(ItemView(p.store), p.examples)) for p in portions]  # sequences
+    first, mix = sum(p.role == "source" for p in portions), table.source_mix
+    weights = {"weights": [s.weight for s in context.config.sources]}
+    by = weights if mix == "weights" else {"temperature": table.source_temperature}
+    counts = epoch_counts(sizes[:first], mode=mix, **by)
+    return Mixture(portions, [*counts, *sizes[first:]], "none")
 
 
 def by_language(store: TokenStore) -> list[Portion]:
@@ -156,7 +145,7 @@ class Finetune(StageKind):
         if mixed.counts is not None:
             notes["per_epoch"] = {p.language or p.role: n for p, n in zip(mixed.portions, mixed.counts, strict=True)}
         return Training(
-            model, batches, cross_entropy, notes, line=lambda trace: "loss {:.3f} -> {:.3f}".format(*ends(trace))
+            model, batches, cross_entropy, notes, line=lambda trace: "loss {:.3f} -> {:.3f}".format(*ends(trace.loss))
         )
 
     def batches(self, run: StageRun) -> TaskBatches:

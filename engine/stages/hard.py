@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load, save
+from safetensors.numpy import load_file, save
 
+from ... import ModelError
 from ...data import ItemView, Part, TaskBatches, TokenStore
 from ..plan import Stage
-from ..storage.files import atomic_write_text
+from ..storage.files import atomic_write_text, read_json
 from ..training.objectives import cross_entropy
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
@@ -35,7 +36,6 @@ class Hard(StageKind):
         *("selftrain.target_filter", "selftrain.source_filter", "selftrain.abandoned"),
     )
     chosen_by = ("selftrain",)
-    decides = True
 
     def inputs(self, context: Context, stage: Stage) -> dict[str, TokenStore]:
         data = context.data
@@ -45,19 +45,15 @@ class Hard(StageKind):
     def build(self, run: StageRun) -> Training:
         context, stage, table = run.context, run.stage, run.context.config.selftrain.hard
         labeller = context.load_task_model(stage, _labeller(stage))
-        decided = DECISION.exist(context, run.folder)
-        if not decided:
+        if (decided := run.decided(DECISION)) is None:
             said, rules = len(context.warnings), Rules.of(context)
             votes = collect_votes(context, stage, labeller)
             found, arrays = record(context, stage, rules, votes, decide(votes, rules))
-            warnings = context.warnings_as_json(said)
-            context.processes.rank_zero_only(lambda: DECISION.write(run.folder, found, save(arrays), warnings=warnings))
-        found, data = DECISION.read(context, run.folder)
-        saved = load(data)
+            decided = run.keep(DECISION, found, save(arrays), said)
+        found, data = decided
+        saved = load_file(data)
         # Also where the stage goes on: the file is no part of what was decided, and may have been damaged meanwhile.
         context.processes.rank_zero_only(lambda: atomic_write_text(run.folder / CURVE, curve_csv(found)))
-        if decided:
-            context.restore_warnings(found["warnings"])
         goes_on = "student" in stage.inputs and table.start == "student"
         model = labeller if goes_on else fresh_student(context, stage)
         parts = _parts(context, stage, saved)
@@ -98,7 +94,9 @@ class Hard(StageKind):
 
     def if_gold(self, context: Context, stage: Stage) -> dict[str, Any]:
         labeller = context.load_task_model(stage, _labeller(stage))
-        return if_gold(context, stage, labeller, DECISION.read(context, context.folder(stage.id))[0])
+        return if_gold(
+            context, stage, labeller, read_json(context.folder(stage.id) / DECISION, ModelError, needed=True)
+        )
 
 
 def _labeller(stage: Stage) -> str:

@@ -13,13 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ... import ConfigError
+from ... import ConfigError, ModelError
 from ...data import BatchSize, MlmBatches, Part, TaskBatches, TokenStore, derive_seed
 from ...model import Encoder, MaskedLM, TaskModel
 from ..evaluation.held_out import HeldOut
 from ..plan import Stage
 from ..plan.stage import settings_of, training_settings
 from ..recipe.config import RunConfig
+from ..storage.files import read_json
+from ..storage.run_warning import RunWarning
+from ..storage.stage_files import DECIDED, write_decided
 from ..training.loop import Trace
 from ..training.objectives import BatchSource, Objective
 from .context import Context
@@ -52,6 +55,27 @@ class StageRun:
     def seed(self, *purpose: str | int) -> int:
         """As `stage_seed`, of this pass over the stage."""
         return stage_seed(self.stage, *purpose, *(("pass", self.pass_number) if self.pass_number else ()))
+
+    def decided(self, name: str) -> tuple[dict[str, Any], Path] | None:
+        """What the stage decided before it trains: the record of that name, and where the data lies; None until then.
+
+        With it come the warnings on the way.
+        """
+        if not self.context.processes.rank_zero_only((self.folder / name).exists):
+            return None
+        record, data = self._read(name)
+        self.context.warnings += [RunWarning(**entry) for entry in record["warnings"]]
+        return record, data
+
+    def keep(self, name: str, record: Mapping[str, Any], data: bytes, said: int) -> tuple[dict[str, Any], Path]:
+        """Writes what was decided; the warnings from number `said` on are of it, also where the stage goes on later."""
+        whole = {**record, "warnings": self.context.warnings[said:]}
+        self.context.processes.rank_zero_only(lambda: write_decided(self.folder, name, whole, data))
+        return self._read(name)
+
+    def _read(self, name: str) -> tuple[dict[str, Any], Path]:
+        path = self.context.processes.visible(self.folder / name)
+        return read_json(path, ModelError, needed=True), self.folder / DECIDED[name]
 
     def micro_batch(self) -> int:
         """Sequences in one forward pass of a process."""
@@ -133,7 +157,6 @@ class StageKind(ABC):
         name: of the kind, as in `stage.json`.
         masked: whether it trains a masked LM, which is never scored, and not a task model.
         chosen_by: the values of `--stage`, besides "evaluate" and "all", that name stages of the kind.
-        decides: whether it accepts pseudo-labels, so that `if_gold` has something to say.
         trains: whether `Stage.training` decides its result.
         tables: the tables and single keys of the recipe that its stages get, such as "selftrain.hard"; they identify
             the stages, and `context.config` gives nothing else (but `plan.stage.SHARED`). Lists of languages stand
@@ -143,7 +166,6 @@ class StageKind(ABC):
     name: str
     masked = False
     chosen_by: tuple[str, ...] = ()
-    decides = False
     trains = True
     tables: tuple[str, ...] = ()
 

@@ -11,7 +11,7 @@ from ...data import Corpus, MlmBatches, TokenStore, unigram_entropy
 from ...model import Encoder, MaskedLM, load_masked_lm
 from ..evaluation.held_out import HeldOut, split_off
 from ..plan import Stage
-from ..pseudolabels.diagnostics import low_loss_drop, only_frequencies
+from ..pseudolabels.diagnostics import ends, low_loss_drop, only_frequencies
 from ..recipe.config import MaskedLmConfig
 from ..training.loop import Trace
 from ..training.objectives import masked_lm
@@ -135,7 +135,9 @@ class Btf(StageKind):
 
 def _training(model: MaskedLM, batches: MlmBatches, after: Callable[[Trace], dict[str, Any]]) -> Training:
     notes = {"examples_per_epoch": batches.examples_per_epoch}
-    return Training(model, batches, masked_lm, notes, lambda trace: "loss {:.2f} -> {:.2f}".format(*ends(trace)), after)
+    return Training(
+        model, batches, masked_lm, notes, lambda trace: "loss {:.2f} -> {:.2f}".format(*ends(trace.loss)), after
+    )
 
 
 def masked_batches(run: StageRun, corpora: Sequence[Corpus], table: MaskedLmConfig) -> MlmBatches:
@@ -155,15 +157,8 @@ def masked_batches(run: StageRun, corpora: Sequence[Corpus], table: MaskedLmConf
     )
 
 
-def ends(trace: Trace) -> tuple[float, float]:
-    """Mean loss of the first and of the last tenth of the steps."""
-    tenth = max(1, len(trace.loss) // 10)
-    return float(np.mean(trace.loss[:tenth])), float(np.mean(trace.loss[-tenth:]))
-
-
 def _loss_ends(trace: Trace) -> dict[str, Any]:
-    first, last = ends(trace)
-    return {"loss_first": first, "loss_last": last}
+    return dict(zip(("loss_first", "loss_last"), ends(trace.loss), strict=True))
 
 
 register_kind(Pretrain())

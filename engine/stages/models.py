@@ -71,15 +71,12 @@ def new_task_model(context: Context, stage: Stage, head: str, role: str = "base"
 def new_head(config: RunConfig, kind: str, encoder: Encoder, num_classes: int, seed: int) -> Head:
     """A head of this kind; "voters" are those of [selftrain]."""
     hidden, spread = encoder.config.hidden_size, encoder.config.initializer_range
-    drop = encoder.config.dropout
-    if kind == "linear":
-        return LinearHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
+    drop, table = encoder.config.dropout, config.selftrain
     if kind == "mlp":
         return MlpHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
     if kind == "prediction":
         return PredictionHead(encoder.config, num_classes, drop, seed=seed)
-    table = config.selftrain
-    if table.voters == 1 and not table.widths:
+    if kind == "linear" or (table.voters == 1 and not table.widths):
         return LinearHead(hidden, num_classes, drop, seed=seed, initializer_range=spread)
     widths = table.widths or default_voter_widths(hidden, table.voters)
     return VoterHeads(hidden, num_classes, widths, drop, seed=seed, initializer_range=spread)

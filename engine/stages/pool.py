@@ -23,7 +23,7 @@ from ..pseudolabels.refine import (
 )
 from .context import Context
 from .datasets import capped
-from .decision_files import DECISION
+from .decision_files import decided_arrays
 
 POOL = ("selftrain.cap", "selftrain.word_pooling", "selftrain.source_prior")
 """Settings of what a stage reads of the unlabelled text."""
@@ -41,7 +41,7 @@ def load_pool(context: Context, stage: Stage) -> Pool:
     """What the last hard stage left: source examples leave for good, target ones only where the recipe says so."""
     data, config = context.data, context.config
     if "previous" in stage.inputs:
-        saved = DECISION.arrays(context.folder(stage.inputs["previous"]))
+        saved = decided_arrays(context.folder(stage.inputs["previous"]))
         return Pool(np.flatnonzero(saved["target.pool"]), np.flatnonzero(saved["source.keep"]))
     store, cap = pool_store(context, stage), config.selftrain.cap
     texts = zip(stage.targets, by_target(store), strict=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import ModelError
 from ...data import OUTSIDE, TokenStore
 from ...data.store.store import IGNORE
 from ...model import TaskModel
@@ -23,13 +24,20 @@ from ..pseudolabels.diagnostics import (
     low_agreement,
     require_accepted,
 )
-from ..pseudolabels.filters import REASONS, Decision, Reason, source_consistency
+from ..pseudolabels.filters import (
+    REASONS,
+    Decision,
+    Reason,
+    calibration_bins,
+    class_counts,
+    counts_by_threshold,
+    source_consistency,
+)
 from ..pseudolabels.filters import decide as accept
-from ..pseudolabels.quality import calibration_bins, pseudo_label_quality
 from ..pseudolabels.round import RoundDecision
 from ..pseudolabels.thresholds import ThresholdChoice, choose_threshold
 from ..recipe.config import SelfTrainConfig
-from ..storage.files import read_json
+from ..storage.files import plain, read_json
 from ..storage.names import FINISHED
 from .context import Context
 from .decision_files import DECISION, LabelledVotes
@@ -191,15 +199,12 @@ def if_gold(context: Context, stage: Stage, labeller: TaskModel, record: Mapping
         test = vote(labeller, context.data.scored(target.test, target.language), **context.passes)
         items, accepted = rules.labelled(test), rules.accept(test, alpha)
         choice = choose_threshold(items.confidence, items.correct, agree=items.agree, **rules.threshold)
-        quality = pseudo_label_quality(test.votes, accepted, rules.labels, gold=test.gold, thresholds=grid)
+        judged = accepted.keep & (test.gold != IGNORE)
         found[target.language] = {
             "target_curve": _curve(choice),
-            "precision_if_gold": quality.overall.precision,
-            "classes_if_gold": {
-                n: {"items": a.predicted, "accepted": a.accepted, "correct": a.correct, "gold": a.gold}
-                for n, a in quality.per_class.items()
-            },
-            "by_threshold_if_gold": quality.by_threshold,
+            "precision_if_gold": float((accepted.label == test.gold)[judged].mean()) if judged.any() else None,
+            "classes_if_gold": class_counts(accepted, rules.labels, test.gold),
+            "by_threshold_if_gold": counts_by_threshold(test.votes, rules.labels, grid, test.gold),
             "calibration": _calibration(test),
         }
     return found
@@ -236,17 +241,22 @@ def _record(stage: Stage, rules: Rules, votes: RoundVotes, decision: StageDecisi
 
 def _accepted(rules: Rules, thresholds: np.ndarray, target: Voted, decision: Decision) -> dict[str, Any]:
     """How much of a target text was accepted."""
-    quality = pseudo_label_quality(target.votes, decision, rules.labels, thresholds=thresholds)
+    reasons, tagged = decision.reasons(), OUTSIDE in rules.labels
+    inside = decision.label != (rules.labels.index(OUTSIDE) if tagged else -1)
     return {
-        "items": quality.overall.predicted,
-        "accepted": quality.overall.accepted,
-        "rejected": {REASONS[c]: quality.reasons[c.name.lower()] for c in REASONS if c.name.lower() in quality.reasons},
-        "classes": {n: {"items": a.predicted, "accepted": a.accepted} for n, a in quality.per_class.items()},
-        "by_threshold": quality.by_threshold,
-        "coverage_entity": None if quality.entity is None else quality.entity.coverage,
-        "coverage_o": None if quality.outside is None else quality.outside.coverage,
+        "items": len(decision.keep),
+        "accepted": int(decision.keep.sum()),
+        "rejected": {REASONS[c]: reasons[c.name.lower()] for c in REASONS if c.name.lower() in reasons},
+        "classes": class_counts(decision, rules.labels),
+        "by_threshold": counts_by_threshold(target.votes, rules.labels, thresholds),
+        "coverage_entity": _share(decision.keep[inside]) if tagged else None,
+        "coverage_o": _share(decision.keep[~inside]) if tagged else None,
         "voter_agreement": float(target.votes.agree.float().mean()),
     }
+
+
+def _share(mask: np.ndarray) -> float:
+    return float(mask.mean()) if len(mask) else 0.0
 
 
 def _place(store: TokenStore, examples: np.ndarray) -> dict[str, list[int]]:
@@ -264,7 +274,7 @@ def _calibration(voted: Voted) -> list[dict[str, float | int]]:
 
 
 def _curve(choice: ThresholdChoice) -> dict[str, Any]:
-    curve = choice.as_dict()["curve"]
+    curve = plain(choice.curve)
     names = ("thresholds", "kept", "correct", "accuracy", "coverage", "recall", "second_difference")
     return {name: curve[name] for name in names}
 
@@ -314,6 +324,6 @@ def earlier_records(context: Context, stage: Stage) -> list[dict[str, Any]]:
     inputs = stage.inputs
     while "previous" in inputs:
         folder = context.folder(inputs["previous"])
-        records.insert(0, DECISION.verified(folder)[0])
+        records.insert(0, read_json(folder / DECISION, ModelError, needed=True))
         inputs = read_json(folder / FINISHED, None).get("inputs", {})
     return records

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial, reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from ...data import ItemView, Part, TaskBatches, TokenStore
@@ -18,13 +18,10 @@ from ..evaluation.inference import Reduction, predict_items
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
 from ..recipe.config import RunConfig
-from ..storage.files import atomic_write_bytes
-from ..storage.names import SOFT_LABELS
-from ..storage.soft_labels import MISSING, packed_soft_labels, read_soft_labels, soft_label_problem
-from ..storage.stage_files import damage
 from ..training.objectives import SoftLabels
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
+from .decision_files import SOFT_LABELS
 from .kind import VOTERS, StageKind, StageRun, Training, register_kind
 from .models import new_task_model, warn_of_unseen
 from .pool import POOL, correction, load_pool, pool_store, pool_tokens, target_examples
@@ -88,24 +85,15 @@ def _labelled_text(run: StageRun, chosen: np.ndarray) -> tuple[Part, np.ndarray]
     store = pool_store(context, stage)
     view = ItemView(store, context.config.selftrain.soft.positions if per_word(store.task) else "first")
     warn_of_unseen(context, store, "target", str(stage.pair))
-    labels = _soft_labels(context, stage, view, chosen, run.folder / SOFT_LABELS)
-    return Part(view, chosen[np.diff(view.offsets)[chosen] > 0], soft_targets=labels), labels
-
-
-def _soft_labels(context: Context, stage: Stage, view: ItemView, chosen: np.ndarray, path: Path) -> np.ndarray:
-    """Teacher outputs for every item of the chosen examples, computed once per round in evaluation mode, and stored."""
-    name, items = " ".join(stage.inputs[role] for role in teachers(stage)), int(view.offsets[-1])
-    problem = context.processes.rank_zero_only(lambda: soft_label_problem(path, items, name))
-    if problem is not None:
-        if problem != MISSING:
-            context.warn(damage(f"{path}: {problem}; the teacher labels the examples once more", {path.name: problem}))
+    if (decided := run.decided(SOFT_LABELS)) is None:
         context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} target examples")
-        table = context.config.selftrain.soft
-        labels = partial(teacher_targets, loss=table.loss, target=table.target)
-        said, correct = teach(context, stage, view, chosen, labels), correction(context, view.store)
-        data = packed_soft_labels(said if correct is None else correct(said), name)
-        context.processes.rank_zero_only(lambda: atomic_write_bytes(path, data))
-    return read_soft_labels(context.processes.visible(path))
+        said, table = len(context.warnings), context.config.selftrain.soft
+        labels = teach(context, stage, view, chosen, partial(teacher_targets, loss=table.loss, target=table.target))
+        correct = correction(context, view.store)
+        data = save({"targets": labels if correct is None else correct(labels)})
+        decided = run.keep(SOFT_LABELS, {"teachers": [stage.inputs[role] for role in teachers(stage)]}, data, said)
+    labels = load_file(decided[1])["targets"]
+    return Part(view, chosen[np.diff(view.offsets)[chosen] > 0], soft_targets=labels), labels
 
 
 def teachers(stage: Stage) -> list[str]:

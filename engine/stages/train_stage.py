@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from ...model.weights import frozen_hash, tensors_hash
 from ...tasks import task_of
 from ..training.checkpoint import Checkpoint, load_latest, save_checkpoint
 from ..training.distributed import ProcessGroup
-from ..training.loop import Loop, StepResult, Trace
+from ..training.loop import MODEL, Loop, StepResult, Trace
 from ..training.objectives import BatchSource, Objective
 from .context import freeze
 from .kind import StageRun, Training, kind_of
@@ -106,6 +107,7 @@ class Fit:
         self.context, self.stage, self.fingerprint, self.model = context, stage, run.fingerprint, model
         self.held_out = training.held_out
         self.folder = Path(run.folder, "checkpoint", *([f"pass-{run.pass_number}"] if run.pass_number else []))
+        self.parts = run.micro_batch()
         # Before the loop, which may compute in 16-bit copies of the weights.
         self.frozen = frozen_hash(model)
         self.loop = Loop(
@@ -121,13 +123,12 @@ class Fit:
             warn=context.warn,
         )
         self.kept = self._kept()
-        if self.kept is not None:
-            self.loop.settle = self.kept.due
-        elif self.held_out is not None:
-            self.loop.settle = self.held_out.due
+        if looks := self.kept or self.held_out:
+            self.loop.settle = looks.due
         self.spent = Spent()
         self._restore()
-        self._hear_halvings()
+        context.warnings += self.loop.memory.halvings  # of before the stage was cut off
+        self.loop.memory.report = context.warn
         context.progress.begin(stage.id, self.loop.total, self.loop.step)
 
     def finish(self) -> tuple[Spent, dict[str, Any]]:
@@ -147,13 +148,16 @@ class Fit:
 
     def _restore(self) -> None:
         """Goes on from the newest checkpoint, if there is one."""
-        checkpoint = load_latest(self.folder, fingerprint=self.fingerprint, on_skip=self._skipped)
+        note = self.context.progress.note
+        checkpoint = load_latest(
+            self.folder, fingerprint=self.fingerprint, on_skip=lambda path, why: note(f"{path}: not used: {why}")
+        )
         self._check_same("the step of the newest checkpoint", lambda: str(checkpoint and checkpoint.step))
         if checkpoint is not None:
             self.loop.restore(checkpoint.step, checkpoint.tensors, checkpoint.meta)
             self.spent = Spent(**checkpoint.meta["spent"])
-            for note in [*checkpoint.notes, *self._other_parts(checkpoint.meta)]:
-                self.context.progress.note(f"{self.stage.id}: {note}")
+            for text in [*checkpoint.notes, *self._other_parts(checkpoint.meta)]:
+                note(f"{self.stage.id}: {text}")
         self.started, self.saved = Spent.now(), time.monotonic()
 
     def _spent(self) -> Spent:
@@ -193,49 +197,32 @@ class Fit:
                 self.folder,
                 step=self.loop.step,
                 tensors=tensors,
-                meta=meta | {"spent": asdict(spent), "parts": self._parts},
+                meta=meta | {"spent": asdict(spent), "parts": self.parts},
                 fingerprint=self.fingerprint,
             )
         self.saved = now
 
-    def _kept(self) -> BestEpoch | MeanOfLast | None:
+    def _kept(self) -> KeptWeights | None:
         """What keeps weights of before the last step, where `training.keep` asks for them."""
         context, model = self.context, self.model
-        training, path = self.stage.training, context.config.source.dev
+        training, total = self.stage.training, self.loop.total
+        of_stage = {"fingerprint": self.fingerprint, "processes": context.processes}
         if training.keep in ("last", "seeds"):
             return None
         if training.keep == "mean":
-            place, total = self.folder / "mean", self.loop.total
-            return MeanOfLast(place, fingerprint=self.fingerprint, total=total, processes=context.processes)
+            return MeanOfLast(self.folder / "mean", total=total, **of_stage)
         assert isinstance(model, TaskModel)
-        assert path is not None
-        store = context.data.source_dev
-        metric = task_of(context.config.task).metric
+        store, metric = context.data.source_dev, task_of(context.config.task).metric
+        every = max(1, round(total / training.epochs))
         return BestEpoch(
-            self.folder / "best",
-            fingerprint=self.fingerprint,
-            every=max(1, round(self.loop.total / training.epochs)),
-            score=lambda: context.score(model, store).points[metric],
-            processes=context.processes,
+            self.folder / "best", every=every, score=lambda: context.score(model, store).points[metric], **of_stage
         )
 
     def _other_parts(self, meta: Mapping[str, Any]) -> list[str]:
         """A note where steps are cut into other parts than those of a checkpoint."""
-        before, now = int(meta.get("parts", 0)), self._parts
+        before, now = meta["parts"], self.parts
         sizes = [f"parts of {size} sequences" if size else "whole batches" for size in (before, now)]
         return [] if before == now else [f"begun in {sizes[0]}, goes on in {sizes[1]}: the same up to rounding"]
-
-    @property
-    def _parts(self) -> int:
-        """Sequences in one forward pass; 0: all of the batch."""
-        training = self.stage.training
-        return self.context.processes.micro_batch(training.fixed_micro_batch, training.batch_size)
-
-    def _hear_halvings(self) -> None:
-        """Has smaller micro-batches reported, and those from before the run was cut off recorded again."""
-        memory, context = self.loop.memory, self.context
-        context.restore_warnings([halving.as_dict() for halving in memory.halvings])
-        memory.report = context.warn
 
     def _agreed(self, step: int, due: bool) -> tuple[int, bool]:
         """Whether all processes stop after a step, and whether they save: the clock of the first one decides."""
@@ -253,123 +240,108 @@ class Fit:
                 "Do all machines see the same run folder and run the same versions?"
             )
 
-    def _skipped(self, path: Path, reason: str) -> None:
-        self.context.progress.note(f"{path}: not used: {reason}")
+
+class KeptWeights(ABC):
+    """Weights of before the last step that a stage leaves. One that is cut off and goes on keeps the same again.
+
+    Args:
+        folder: where they lie until the stage ends, as checkpoints of their own.
+        fingerprint: of the stage.
+        processes: those of the run; the first one writes.
+    """
+
+    def __init__(self, folder: Path, *, fingerprint: Mapping[str, Any], processes: ProcessGroup) -> None:
+        self._folder, self._fingerprint, self._processes = folder, fingerprint, processes
+
+    @abstractmethod
+    def due(self, step: int) -> bool:
+        """Whether the weights after so many steps are looked at."""
+
+    @abstractmethod
+    def look(self, loop: Loop) -> None:
+        """Keeps the weights where they are to be kept; at other steps does nothing."""
+
+    @abstractmethod
+    def restore(self, loop: Loop) -> dict[str, Any]:
+        """Gives the loop what was kept; returns notes for `stage.json`.
+
+        Raises:
+            ModelError: a file is damaged.
+        """
+
+    def _keep(self, loop: Loop, place: str = "", **meta: Any) -> None:
+        weights = {name: tensor for name, tensor in loop.state()[0].items() if name.startswith(MODEL)}
+        if self._processes.is_rank_zero:
+            where = self._folder / place
+            save_checkpoint(where, step=loop.step, tensors=weights, meta=meta, fingerprint=self._fingerprint, keep=1)
+
+    def _kept(self, place: str = "") -> Checkpoint:
+        """What was kept on the way; each place is passed before the end."""
+        if (found := load_latest(self._folder / place, fingerprint=self._fingerprint)) is None:
+            folder = self._folder / place
+            raise ModelError(f"{folder}: the weights that were kept cannot be read back; run the stage again")
+        return found
 
 
-class BestEpoch:
+class BestEpoch(KeptWeights):
     """Looks at a stage after every epoch and keeps the weights with the highest score, the earlier of equal ones.
 
     The paper does not say which checkpoint it takes; the last one is the default here. Scores are those of the source
-    language: no label of the target is read. A stage that is cut off and continued scores the same epochs again, with
-    the same result.
+    language: no label of the target is read.
 
     Args:
-        folder: where the best weights lie until the stage ends; a checkpoint of its own.
-        fingerprint: of the stage.
         every: steps in an epoch.
-        score: of the weights as they are.
-        processes: the processes of the run; all of them score, the first one writes.
+        score: of the weights as they are; all processes score.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        fingerprint: Mapping[str, Any],
-        every: int,
-        score: Callable[[], float],
-        processes: ProcessGroup,
-    ) -> None:
-        self._folder, self._fingerprint, self._every = folder, fingerprint, every
-        self._score, self._processes = score, processes
-        self._seen = -1
-        checkpoint = load_latest(folder, fingerprint=fingerprint)
+    def __init__(self, folder: Path, *, every: int, score: Callable[[], float], **of_stage: Any) -> None:
+        super().__init__(folder, **of_stage)
+        self._every, self._score, self._seen = every, score, -1
+        checkpoint = load_latest(folder, fingerprint=self._fingerprint)
         self._best = None if checkpoint is None else float(checkpoint.meta["score"])
 
     def due(self, step: int) -> bool:
-        """Whether an epoch ends after so many steps."""
         return step % self._every == 0
 
     def look(self, loop: Loop) -> None:
-        """Scores at the end of an epoch and at the end of the stage; at other steps, nothing."""
         if loop.step == self._seen or not (self.due(loop.step) or loop.step == loop.total):
             return
         self._seen = loop.step
         score = self._score()
-        if self._best is not None and score <= self._best:
-            return
-        self._best = score
-        weights = _weights(loop)
-        if self._processes.is_rank_zero:
-            save_checkpoint(
-                self._folder,
-                step=loop.step,
-                tensors=weights,
-                meta={"score": score},
-                fingerprint=self._fingerprint,
-                keep=1,
-            )
+        if self._best is None or score > self._best:
+            self._best = score
+            self._keep(loop, score=score)
 
     def restore(self, loop: Loop) -> dict[str, Any]:
-        """Gives the loop the best weights; returns notes for `stage.json`: the step they are of, and their score.
-
-        Raises:
-            ModelError: their file is damaged.
-        """
         self._processes.rank_zero_only(lambda: True)
-        checkpoint = _saved(self._folder, self._fingerprint)
-        loop.weights.load({name.removeprefix("model."): tensor for name, tensor in checkpoint.tensors.items()})
+        checkpoint = self._kept()
+        loop.weights.load({name.removeprefix(MODEL): tensor for name, tensor in checkpoint.tensors.items()})
         return {"kept_step": checkpoint.step, "dev_score": checkpoint.meta["score"]}
 
 
-class MeanOfLast:
+class MeanOfLast(KeptWeights):
     """Keeps the weights of five points of a stage's last half, whose mean the stage leaves (arXiv 2310.10532).
-
-    Each lies in a folder of its own, so that a stage that is cut off and continued writes the same again.
 
     Args:
         total: steps of the stage; with fewer than five points in them the mean is that of fewer.
     """
 
-    def __init__(self, folder: Path, *, fingerprint: Mapping[str, Any], total: int, processes: ProcessGroup) -> None:
-        self._folder, self._fingerprint, self._processes = folder, fingerprint, processes
+    def __init__(self, folder: Path, *, total: int, **of_stage: Any) -> None:
+        super().__init__(folder, **of_stage)
         self._points = sorted({-(-total * tenths // 10) for tenths in (6, 7, 8, 9, 10)})
 
     def due(self, step: int) -> bool:
-        """Whether the weights after so many steps are among them."""
         return step in self._points
 
     def look(self, loop: Loop) -> None:
-        """Keeps the weights at such a step; at others does nothing."""
-        if not self.due(loop.step):
-            return
-        weights, place = _weights(loop), self._folder / str(loop.step)
-        if self._processes.is_rank_zero:
-            save_checkpoint(place, step=loop.step, tensors=weights, meta={}, fingerprint=self._fingerprint, keep=1)
+        if self.due(loop.step):
+            self._keep(loop, str(loop.step))
 
     def restore(self, loop: Loop) -> dict[str, Any]:
-        """Gives the loop the mean, taken in double precision; returns notes for `stage.json`: the steps it is of.
-
-        Raises:
-            ModelError: a file is damaged.
-        """
         self._processes.rank_zero_only(lambda: True)
         total = dict[str, Tensor]()
         for step in self._points:
-            for name, tensor in _saved(self._folder / str(step), self._fingerprint).tensors.items():
+            for name, tensor in self._kept(str(step)).tensors.items():
                 total[name] = tensor.double() + total.get(name, 0.0)
-        loop.weights.load({name.removeprefix("model."): total[name] / len(self._points) for name in total})
+        loop.weights.load({name.removeprefix(MODEL): total[name] / len(self._points) for name in total})
         return {"kept_steps": self._points}
-
-
-def _weights(loop: Loop) -> dict[str, Tensor]:
-    tensors, _ = loop.state()
-    return {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
-
-
-def _saved(folder: Path, fingerprint: Mapping[str, Any]) -> Checkpoint:
-    """What was kept on the way; each place is passed before the end."""
-    if (found := load_latest(folder, fingerprint=fingerprint)) is None:
-        raise ModelError(f"{folder}: the weights that were kept cannot be read back; run the stage again")
-    return found

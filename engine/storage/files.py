@@ -225,72 +225,63 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(handle)
 
 
-def temporary_folder(parent: str | os.PathLike[str], name: str) -> Path:
-    """A new, empty folder `.tmp-<name>-<unique>` in `parent`, to be filled and given to `publish_folder`."""
-    folder = Path(parent) / f".tmp-{name}-{uuid.uuid4().hex}"
-    with storage_errors(folder):
-        folder.mkdir()
-    return folder
-
-
 def file_mode(folder: str | os.PathLike[str]) -> int:
     """The mode of an ordinary file under the umask with which `folder` was made (reading the umask would change it)."""
     return os.stat(folder).st_mode & 0o666
 
 
-def publish_folder(temporary: str | os.PathLike[str], final: str | os.PathLike[str], *, replace: bool = False) -> None:
-    """Give a filled temporary folder its final name, everything in it on the disk first, modes by the umask.
+@contextlib.contextmanager
+def new_folder(final: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
+    """A folder `.tmp-...` to be filled, which gets its name when the block ends: on the disk, modes by the umask.
 
-    With `replace`, a folder of that name is moved aside before and deleted after; killed in between, the next `sweep`
-    puts it back. On failure before the rename the temporary folder is deleted and the old one is in place.
+    Where the block or the renaming fails it is deleted, and what had the name before has it still.
+
+    Args:
+        replace: a folder of that name is moved aside before and deleted after; killed in between, the next `sweep`
+            puts it back.
 
     Raises:
+        ConfigError: without `replace`, something has that name already.
         StorageError: if only the last synchronisation fails, the new folder is visible already and stays.
     """
-    temporary, final = Path(temporary), Path(final)
-    aside = final.with_name(f".old-{uuid.uuid4().hex}-{final.name}")
-    moved = False
-    with storage_errors(final):
-        try:
-            sync_tree(temporary)
-            fault("publish.synced")
-            if replace and os.path.lexists(final):
-                os.rename(final, aside)
-                moved = True
-                fault("publish.aside")
-            os.rename(temporary, final)
-        except BaseException:
-            if moved and not os.path.lexists(final):
-                os.rename(aside, final)
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        fault("publish.renamed")
-        sync_folder(final.parent)
-        fault("publish.done")
-    if moved:
-        delete(aside)
-
-
-@contextlib.contextmanager
-def new_folder(final: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder to be filled, which gets its name when the block ends, and is deleted where that fails.
-
-    Raises:
-        ConfigError: something has that name already.
-        StorageError: as `publish_folder`.
-    """
     final = Path(final)
-    if os.path.lexists(final):
+    if not replace and os.path.lexists(final):
         raise ConfigError(f"{final}: is there already; give the name of a new folder")
     with storage_errors(final, "create"):
         final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_folder(final.parent, final.name)
+        temporary = final.with_name(f".tmp-{final.name}-{uuid.uuid4().hex}")
+        temporary.mkdir()
     try:
         yield temporary
+        with storage_errors(final):
+            sync_tree(temporary)
+            fault("publish.synced")
+            aside = _renamed(temporary, final, replace)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    publish_folder(temporary, final)
+    with storage_errors(final):
+        fault("publish.renamed")
+        sync_folder(final.parent)
+        fault("publish.done")
+    if aside is not None:
+        delete(aside)
+
+
+def _renamed(temporary: Path, final: Path, replace: bool) -> Path | None:
+    """Gives a folder its final name; returns where the one that had it lies now, if any had."""
+    if not (replace and os.path.lexists(final)):
+        os.rename(temporary, final)
+        return None
+    aside = final.with_name(f".old-{uuid.uuid4().hex}-{final.name}")
+    os.rename(final, aside)
+    try:
+        fault("publish.aside")
+        os.rename(temporary, final)
+    except BaseException:
+        os.rename(aside, final)
+        raise
+    return aside
 
 
 def link_files(paths: Iterable[Path], folder: Path) -> None:
@@ -313,11 +304,8 @@ def take_over(final: Path, sources: Iterable[Path], mark: str) -> bool:
         return False
     for source in sources:
         if (source / mark).is_file():
-            with storage_errors(final, "create"):
-                final.parent.mkdir(parents=True, exist_ok=True)
-            temporary = temporary_folder(final.parent, final.name)
-            link_files(sorted(p for p in source.iterdir() if p.is_file()), temporary)
-            publish_folder(temporary, final, replace=True)  # another process may have been first
+            with new_folder(final, replace=True) as temporary:  # another process may have been first
+                link_files(sorted(p for p in source.iterdir() if p.is_file()), temporary)
             return True
     return False
 

@@ -25,8 +25,6 @@ MODEL = ("config.json", "xlt.json", WEIGHTS, INDEX, *SHARDS, "tokenizer.json", "
 """What a stage's model is read from."""
 SHOWN = (SCORES, ITEMS, "trace.json", "decision.json", "picks.json")
 """What a summary and a report show of a stage."""
-SOFT_LABELS = "soft_labels.safetensors"
-"""What a soft stage learns of the target."""
 CARD = "README.md"
 """A model card, written by the report; no part of what a stage is."""
 JOIN = "+"

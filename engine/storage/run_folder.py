@@ -46,13 +46,11 @@ class RunDir:
     """One run's folder.
 
     Attributes:
-        swept: what the start removed or put back.
         events_lost: events that could not be written; a run that ends with any should exit with code 5.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.swept: list[Path] = []
         self.events_lost = 0
         self._lock: int | None = None
         self._owner_file = False
@@ -94,7 +92,7 @@ class RunDir:
             self._take(handle)
             self._lock, _held[key] = handle, os.getpid()
             fault("rundir.locked")
-            self.swept = sweep(self.path)
+            sweep(self.path)
             self._open_log()
         except BaseException:
             self._lock = handle
@@ -170,9 +168,8 @@ class RunDir:
         reason: str = "",
         stage: str = "",
         step: int | None = None,
-        resumable: bool | None = None,
     ) -> None:
-        """Replace `status.json`; `resumable` defaults to whether there is anything left to do."""
+        """Replace `status.json`; a run that is not done can be taken up again."""
         self._beat()
         values = {
             "state": state,
@@ -180,7 +177,7 @@ class RunDir:
             "reason": reason,
             "stage": stage,
             "step": step,
-            "resumable": state != "done" if resumable is None else resumable,
+            "resumable": state != "done",
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "started": self._started,
@@ -210,7 +207,8 @@ class RunDir:
         assert not head.keys() & values.keys(), f"{sorted(head)} are taken"
         line = json.dumps({**head, **plain(values)}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         try:
-            self._beat_quietly()
+            with contextlib.suppress(StorageError):
+                self._beat()
             fault("event.write")
             start = os.fstat(self._log).st_size
             if os.write(self._log, line) != len(line):
@@ -224,10 +222,6 @@ class RunDir:
                     RuntimeWarning,
                     stacklevel=2,
                 )
-
-    def _beat_quietly(self) -> None:
-        with contextlib.suppress(StorageError):
-            self._beat()
 
     def _open_log(self) -> None:
         """Open `events.jsonl`, less the half line of a process that was killed while it wrote."""

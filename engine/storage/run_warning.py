@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -13,7 +13,3 @@ class RunWarning:
     name: str
     message: str
     values: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The warning as JSON values."""
-        return asdict(self)

@@ -5,29 +5,37 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ... import ModelError, XltError
 from .faults import fault
-from .files import delete, link_files, read_json, sha256_file, storage_errors
+from .files import atomic_write_bytes, delete, link_files, read_json, sha256_file, storage_errors, write_sealed_json
 from .names import FINISHED, INDEX, MODEL, WEIGHTS
 from .run_warning import RunWarning
+
+DECIDED = {
+    "decision.json": "decision.safetensors",
+    "dictionary.json": "dictionary.tsv",
+    "picks.json": "picks.safetensors",
+    "soft_labels.json": "soft_labels.safetensors",
+}
+"""What stages decide before they train: a record, and the file that it has the hash of."""
 
 
 def changed_files(folder: Path, record: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, str]:
     """File name -> what has become of it; empty where every byte is as it was written.
 
     Args:
-        record: `stage.json` of the folder.
+        record: of the folder, with the hashes of files.
         names: the files to look at, of those that the record has a hash of; all when absent.
 
     Raises:
         StorageError: the disk fails on reading.
     """
     hashes = record.get("hashes")
-    if not isinstance(hashes, dict):
-        return {} if names is not None else {FINISHED: "has no hashes"}
+    hashes = hashes if isinstance(hashes, dict) else {}
     chosen = list(hashes) if names is None else [name for name in names if name in hashes]
     problems = {name: _problem(folder / name, hashes[name]) for name in chosen if Path(name).name == name}
     return {name: problem for name, problem in problems.items() if problem}
@@ -75,13 +83,24 @@ def link_equal(path: Path, sha256: str, runs: Iterable[Path]) -> bool:
     return False
 
 
-def stage_damage(folder: Path) -> dict[str, str]:
-    """The same of all files of a finished stage; `stage.json` alone where that is damaged."""
-    try:
-        record = read_json(folder / FINISHED, ModelError, "", needed=True)
-    except ModelError:
-        return {FINISHED: "is damaged" if (folder / FINISHED).exists() else "is missing"}
-    return changed_files(folder, record)
+def sealed_damage(folder: Path, name: str = FINISHED) -> dict[str, str]:
+    """The same of a record and all files that it has hashes of; the record alone where that is damaged."""
+    record = read_json(folder / name, None)
+    if isinstance(record.get("hashes"), dict):
+        return changed_files(folder, record)
+    return {name: "has no hashes" if record else "is damaged" if (folder / name).exists() else "is missing"}
+
+
+def write_decided(folder: Path, name: str, record: Mapping[str, Any], data: bytes) -> None:
+    """Writes what an unfinished stage has decided: the data, then the record of that name, a key of `DECIDED`."""
+    atomic_write_bytes(folder / DECIDED[name], data)
+    write_sealed_json(folder / name, {**record, "hashes": {DECIDED[name]: sha256(data).hexdigest()}})
+
+
+def decided_damage(folder: Path) -> dict[str, str]:
+    """File name -> what has become of it, of what an unfinished stage has decided."""
+    there = (name for name in DECIDED if (folder / name).exists())
+    return {file: problem for name in there for file, problem in sealed_damage(folder, name).items()}
 
 
 def listed(folder: Path, problems: Mapping[str, str]) -> str:

@@ -1,18 +1,16 @@
 """Checkpoints: a folder `step-00001234` that is complete and verified, or not there.
 
-`manifest.json` is written last and holds the size and SHA-256 of the other files, the step, the fingerprint of what
-the run depends on, and its own hash: a changed byte in any file makes the checkpoint invalid, and the newest valid
-one is used. There is no link to "the latest", no file time and no pickle in this.
+`manifest.json` is written last and sealed, as what a stage leaves is: it has the step, the fingerprint of what the run
+depends on, and the hashes of the other files. A changed byte in any file makes the checkpoint invalid, and the newest
+valid one is used. There is no link to "the latest", no file time and no pickle in this.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +24,17 @@ from ... import ModelError
 from ..storage.faults import fault
 from ..storage.files import (
     delete,
-    file_mode,
-    publish_folder,
+    new_folder,
+    plain,
+    read_json,
     require_free_space,
     sha256_file,
     storage_errors,
-    sync_file,
-    temporary_folder,
     write_file,
+    write_sealed_json,
 )
+from ..storage.stage_files import sealed_damage
 
-FORMAT = 1
 TENSORS, META, MANIFEST = "tensors.safetensors", "meta.json", "manifest.json"
 
 
@@ -45,7 +43,6 @@ class Checkpoint:
     """What `load_latest` found.
 
     Attributes:
-        skipped: newer checkpoints that are not valid, with the reason.
         notes: what the caller should tell the user: extra files, other versions or threads than now.
     """
 
@@ -53,16 +50,11 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
     path: Path
-    skipped: tuple[tuple[Path, str], ...] = ()
     notes: tuple[str, ...] = ()
 
 
-class _Invalid(Exception):
-    """Why a checkpoint cannot be used."""
-
-
 def save_checkpoint(
-    folder: str | os.PathLike[str],
+    folder: Path,
     *,
     step: int,
     tensors: Mapping[str, Tensor],
@@ -72,8 +64,8 @@ def save_checkpoint(
 ) -> Path:
     """Publish a checkpoint and prune all but the `keep` newest steps up to this one.
 
-    Steps above this one belong to a course that was abandoned and are pruned too. `meta` and `fingerprint` must be
-    JSON values with string keys and finite numbers; tuples come back as lists.
+    Steps above this one belong to a course that was abandoned and are pruned too. `meta` must be a JSON value with
+    string keys and finite numbers; tuples come back as lists.
 
     Returns: the new folder.
 
@@ -82,30 +74,22 @@ def save_checkpoint(
     """
     assert step >= 0, "steps count from 0"
     assert keep >= 1, "the new checkpoint stays"
-    folder = Path(folder)
     with storage_errors(folder, "create"):
-        folder.mkdir(parents=True, exist_ok=True)
         fault("checkpoint.begin")
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     require_free_space(folder, needed + 1_000_000, "a checkpoint")
     final = folder / _name(step)
-    temporary = temporary_folder(folder, str(step))
-    try:
-        with storage_errors(final, needed=needed):
-            _write(temporary, step=step, tensors=tensors, meta=meta, fingerprint=fingerprint or {})
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    publish_folder(temporary, final, replace=True)
+    with new_folder(final, replace=True) as temporary, storage_errors(final, needed=needed):
+        _write(temporary, {"step": step, "fingerprint": fingerprint or {}}, tensors, meta)
     _prune(folder, step, keep)
     return final
 
 
 def load_latest(
-    folder: str | os.PathLike[str],
+    folder: Path,
     *,
     fingerprint: Mapping[str, Any] | None = None,
-    on_skip: Callable[[Path, str], None] | None = None,
+    on_skip: Callable[[Path, str], None] = lambda path, problem: None,
 ) -> Checkpoint | None:
     """The newest valid checkpoint, None if there is none; `on_skip` hears of each invalid one, also then.
 
@@ -113,36 +97,43 @@ def load_latest(
         ModelError: the newest valid checkpoint was made under another fingerprint (not compared when None).
         StorageError: the disk fails on reading.
     """
-    folder = Path(folder)
-    skipped: list[tuple[Path, str]] = []
     for _, path in sorted(_steps(folder), reverse=True):
-        try:
-            manifest = _verify_manifest(path)
-            _verify_files(path, manifest)
-            if fingerprint is not None:
-                _compare_fingerprint(path, manifest["fingerprint"], fingerprint)
-            return Checkpoint(
-                step=manifest["step"],
-                tensors=safetensors.torch.load_file(path / TENSORS),
-                meta=json.loads((path / META).read_bytes()),
-                path=path,
-                skipped=tuple(skipped),
-                notes=tuple(_notes(path, manifest)),
+        if (problem := checkpoint_problem(path)) is not None:
+            on_skip(path, problem)
+            continue
+        manifest = read_json(path / MANIFEST)
+        if fingerprint is not None and (changes := _differences(manifest["fingerprint"], plain(fingerprint))):
+            raise ModelError(
+                f"{path} was saved under other settings: {changes}; set them back, or start this stage afresh "
+                "with `--resume never`"
             )
-        except _Invalid as reason:
-            skipped.append((path, str(reason)))
-            if on_skip is not None:
-                on_skip(path, str(reason))
+        return Checkpoint(
+            step=manifest["step"],
+            tensors=safetensors.torch.load_file(path / TENSORS),
+            meta=json.loads((path / META).read_bytes()),
+            path=path,
+            notes=tuple(_notes(path, manifest)),
+        )
     return None
 
 
-def checkpoint_problem(path: str | os.PathLike[str]) -> str | None:
-    """Why the checkpoint at `path` is not valid; None if every byte of it is as it was saved."""
-    try:
-        _verify_files(Path(path), _verify_manifest(Path(path)))
-    except _Invalid as reason:
-        return str(reason)
-    return None
+def checkpoint_problem(path: Path) -> str | None:
+    """Why the checkpoint at `path` is not valid; None if every byte of it is as it was saved.
+
+    Raises:
+        StorageError: the disk fails on reading.
+    """
+    if path.is_symlink() or not path.is_dir():
+        return "not a folder of its own"
+    for name in (MANIFEST, META, TENSORS):
+        if (path / name).is_symlink():
+            return f"{name} is a symbolic link"
+    with storage_errors(path / TENSORS, "read"):
+        fault("checkpoint.read")
+    for name, problem in sealed_damage(path, MANIFEST).items():
+        return f"{name} {problem}"
+    step = read_json(path / MANIFEST)["step"]
+    return None if _name(step) == path.name else f"{MANIFEST} is that of step {step}"
 
 
 def _name(step: int) -> str:
@@ -155,31 +146,15 @@ def _steps(folder: Path) -> list[tuple[int, Path]]:
     return [(int(name[5:]), folder / name) for name in names if re.fullmatch(r"step-\d{8,}", name)]
 
 
-def _write(
-    folder: Path, *, step: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], fingerprint: Mapping[str, Any]
-) -> None:
-    mode = file_mode(folder)
-    separate = _own_memory(tensors)
-    safetensors.torch.save_file(separate, folder / TENSORS)
+def _write(folder: Path, head: dict[str, Any], tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """The files; what puts them in their place synchronises them."""
+    safetensors.torch.save_file(_own_memory(tensors), folder / TENSORS)
     fault("checkpoint.tensors")
-    sync_file(folder / TENSORS, mode)
-    fault("checkpoint.tensors-synced")
-    write_file(folder / META, [_dump(meta)])
+    write_file(folder / META, [json.dumps(meta, ensure_ascii=False, allow_nan=False).encode()])
     fault("checkpoint.meta")
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "step": step,
-        "files": {
-            name: {"size": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
-            for name in (TENSORS, META)
-        },
-        "tensors": {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in sorted(separate.items())},
-        "fingerprint": dict(fingerprint),
-        "versions": _versions(),
-    }
-    manifest["sha256"] = hashlib.sha256(_dump(manifest)).hexdigest()
+    hashes = {name: sha256_file(folder / name) for name in (TENSORS, META)}
     fault("checkpoint.hashed")
-    write_file(folder / MANIFEST, [_dump(manifest)])
+    write_sealed_json(folder / MANIFEST, {**head, "hashes": hashes, "versions": _versions()})
     fault("checkpoint.manifest")
 
 
@@ -200,58 +175,6 @@ def _versions() -> dict[str, Any]:
     return {"torch": torch.__version__, "safetensors": safetensors.__version__, "threads": threads}
 
 
-def _dump(value: Mapping[str, Any]) -> bytes:
-    """The one spelling of a JSON value; reading compares with it, so that no changed byte goes unseen."""
-    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _verify_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files are all there with their sizes; contents are not read."""
-    if path.is_symlink() or not path.is_dir():
-        raise _Invalid("not a folder of its own")
-    data = _read(path / MANIFEST)
-    try:
-        manifest: dict[str, Any] = json.loads(data)
-        body = {key: value for key, value in manifest.items() if key != "sha256"}
-        intact = _dump(manifest) == data and hashlib.sha256(_dump(body)).hexdigest() == manifest["sha256"]
-    except (ValueError, RecursionError, AttributeError, KeyError):
-        intact = False
-    if not intact:
-        raise _Invalid(f"{MANIFEST} has changed since it was written")
-    if manifest["format"] != FORMAT:
-        raise _Invalid(f"format {manifest['format']}, this version reads {FORMAT}")
-    if _name(manifest["step"]) != path.name:
-        raise _Invalid(f"{MANIFEST} is that of step {manifest['step']}")
-    return manifest
-
-
-def _verify_files(path: Path, manifest: Mapping[str, Any]) -> None:
-    for name, expected in manifest["files"].items():
-        file = path / name
-        if file.is_symlink():
-            raise _Invalid(f"{name} is a symbolic link")
-        with storage_errors(file, "read"):
-            fault("checkpoint.read")
-            try:
-                size, digest = file.stat().st_size, sha256_file(file)
-            except FileNotFoundError:
-                raise _Invalid(f"{name} is missing") from None
-        if size != expected["size"]:
-            raise _Invalid(f"{name} has {size} bytes instead of {expected['size']}")
-        if digest != expected["sha256"]:
-            raise _Invalid(f"{name} has changed since it was written (SHA-256)")
-
-
-def _read(path: Path) -> bytes:
-    if path.is_symlink():
-        raise _Invalid(f"{path.name} is a symbolic link")
-    with storage_errors(path, "read"):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            raise _Invalid(f"{path.name} is missing") from None
-
-
 def _notes(path: Path, manifest: Mapping[str, Any]) -> list[str]:
     extra = sorted(set(os.listdir(path)) - {TENSORS, META, MANIFEST})
     notes = [f"{path / name} does not belong to the checkpoint and is ignored" for name in extra]
@@ -261,36 +184,16 @@ def _notes(path: Path, manifest: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _compare_fingerprint(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    changes = _differences(old, json.loads(_dump(new)))
-    if changes:
-        raise ModelError(
-            f"{path} was saved under other settings: {changes}; set them back, or start this stage afresh "
-            "with `--resume never`"
-        )
-
-
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    before, after = dict(_flat(old)), dict(_flat(new))
-    keys = sorted(before.keys() | after.keys())
-    show = {key: (before.get(key, "absent"), after.get(key, "absent")) for key in keys}
-    return ", ".join(f"{key} {a} -> {b}" for key, (a, b) in show.items() if a != b)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)
+    """What differs between two records, in words."""
+    known = [{key: json.dumps(value, ensure_ascii=False) for key, value in values.items()} for values in (old, new)]
+    shown = {key: [values.get(key, "absent") for values in known] for key in sorted(old.keys() | new.keys())}
+    return ", ".join(f"{key} {before} -> {after}" for key, (before, after) in shown.items() if before != after)
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
     """Only after the new checkpoint reads back: its hashes were taken from the file after it was on the disk."""
-    try:
-        _verify_manifest(folder / _name(step))
-    except _Invalid as reason:
-        raise ModelError(f"{folder / _name(step)} does not read back: {reason}; nothing was pruned") from None
+    read_json(folder / _name(step) / MANIFEST, ModelError, "nothing was pruned", needed=True)
     older = sorted((number for number, _ in _steps(folder) if number < step), reverse=True)
     kept = {step, *older[: keep - 1]}
     with storage_errors(folder, "clean"):

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -264,37 +264,30 @@ class ProcessGroup:
             dist.destroy_process_group()
 
 
-class GradientSum:
-    """Adds up a step's gradients, and its loss, over all processes.
+def sum_gradients(
+    processes: ProcessGroup, parameters: Collection[nn.Parameter], loss: Tensor, valid: int | Tensor
+) -> Tensor:
+    """Adds up a step's gradients in place over all processes, and its loss, which it returns.
 
     A weight that no process uses keeps no gradient, as with one process; where only this one had no part in a step, its
     gradients are zero. Which weights are in use is agreed on in every step: one without a masked word uses no head for
     masked words.
+
+    Args:
+        loss: this process's part, a scalar on the device.
+        valid: targets of the whole step; the same in every process.
     """
-
-    def __init__(self, processes: ProcessGroup, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._processes, self._parameters = processes, parameters
-
-    def __call__(self, loss: Tensor, valid: int | Tensor) -> Tensor:
-        """The step's loss; gradients in place.
-
-        Args:
-            loss: this process's part, a scalar on the device.
-            valid: targets of the whole step; the same in every process.
-        """
-        if self._processes.size == 1 or valid == 0:
-            return loss
-        flags = self._processes.all_reduce_max(*(int(p.grad is not None) for p in self._parameters.values()))
-        gradients = []
-        for parameter, flag in zip(self._parameters.values(), flags, strict=True):
-            if not flag:
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
-        total = loss.detach().float().reshape(1)
-        self._processes.all_reduce_sum([total, *gradients])
-        return total.reshape(())
+    if processes.size == 1 or valid == 0:
+        return loss
+    flags = processes.all_reduce_max(*(int(p.grad is not None) for p in parameters))
+    gradients = []
+    for parameter in (p for p, flag in zip(parameters, flags, strict=True) if flag):
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    total = loss.detach().float().reshape(1)
+    processes.all_reduce_sum([total, *gradients])
+    return total.reshape(())
 
 
 @contextlib.contextmanager

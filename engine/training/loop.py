@@ -21,13 +21,15 @@ from ..storage.text import some
 from .config import OptimizerConfig, PerformanceConfig
 from .cuda_graphs import CudaRunner, GraphedSteps, graphs_off, why_no_graphs
 from .device import Arriving
-from .distributed import GradientSum, ProcessGroup
+from .distributed import ProcessGroup, sum_gradients
 from .objectives import BatchSource, MicroBatches, Objective
 from .optimizer import SKIPS_IN_A_ROW, OptimizerStep
 from .out_of_memory import MemoryRetry, repeatable
 from .precision import MasterWeights
 from .prefetch import StepBatches, make_prefetcher
 
+MODEL = "model."
+"""How the names of a checkpoint's weights begin."""
 LISTED = 16
 """Examples that a message names."""
 PLAIN = PerformanceConfig(graphs=False, buckets=0, feed=False)
@@ -75,12 +77,12 @@ class Trace:
 
 @dataclass(slots=True)
 class LaunchedStep:
-    """A step from the moment its batches are there; once it runs, its numbers may be on their way from the device."""
+    """A step that runs, whose numbers may be on their way from the device."""
 
     batches: StepBatches
     lr: float
     started: float
-    numbers: Arriving = field(init=False)
+    numbers: Arriving
 
     def result(self, loss: float, grad_norm: float, skipped: bool) -> StepResult:
         """The step, which ends now, with the numbers that have arrived."""
@@ -128,7 +130,6 @@ class Loop:
         self.device = next(model.parameters()).device
         self.weights = MasterWeights(model, precision)
         self.optimizer_step = OptimizerStep(self.weights, optimizer, self.device, precision)
-        self.reduce = GradientSum(self.processes, self.weights.trainable)
         obstacle = why_no_graphs(self.device, self.processes.size)
         graphs = performance.graphs is not False and obstacle is None
         if performance.graphs is True and obstacle is not None:
@@ -178,26 +179,17 @@ class Loop:
                 if not whole:
                     self.weights.accumulate()
                 loss += part.detach()
-        loss = self.reduce(loss, valid)
+        loss = sum_gradients(self.processes, self.weights.trainable.values(), loss, valid)
         return self.optimizer_step.apply(loss)
 
     def launch(self) -> None:
         """Starts the next step; `finish` reads its numbers."""
-        step = self._fetch()
-        self._count(step, self.memory(self.graphs or self.train_step, step.batches))
-
-    def _fetch(self) -> LaunchedStep:
-        """The next step's batches, with the rate set to its own."""
-        started = time.monotonic()
-        batches = self.prefetcher[self.step]
-        return LaunchedStep(batches, self.optimizer_step.set_lr(self.step, self.total), started)
-
-    def _count(self, step: LaunchedStep, numbers: Tensor) -> None:
-        """Keeps a step that runs, whose numbers may be on their way from the device."""
-        step.numbers = Arriving(numbers)
+        started, batches = time.monotonic(), self.prefetcher[self.step]
+        lr = self.optimizer_step.set_lr(self.step, self.total)
+        numbers = Arriving(self.memory(self.graphs or self.train_step, batches))
         if self.ahead:
             self.weights.clear()
-        self._launched.append(step)
+        self._launched.append(LaunchedStep(batches, lr, started, numbers))
         self.step += 1
 
     def finish(self, ahead: int = 0) -> None:
@@ -235,8 +227,7 @@ class Loop:
         """
         with self.lane(), closing(self.prefetcher):
             while self.step < self.total:
-                step = self._fetch()
-                self._count(step, self.memory(self.graphs or self.train_step, step.batches))
+                self.launch()
                 self.finish(self.ahead if self.step < self.total and not self.settle(self.step) else 0)
                 while self._finished:
                     result = self._finished.popleft()
@@ -262,12 +253,12 @@ class Loop:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint needs: trainable weights and moments by name, the loss scale, and the loss trace."""
         self.finish()
-        weights = {f"model.{name}": p.detach() for name, p in self.weights.trainable.items()}
+        weights = {MODEL + name: p.detach() for name, p in self.weights.trainable.items()}
         return weights | self.optimizer_step.state(), {"trace": vars(self.trace)} | self.memory.state()
 
     def restore(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Continues from `state()` of an equal loop after `step` steps."""
-        self.weights.load({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+        self.weights.load({name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)})
         self.optimizer_step.load(tensors)
         if self.graphs is not None:
             self.graphs.forget()

@@ -64,16 +64,6 @@ def lr_factor(step: int, total: int, warmup: float, decay: float) -> float:
     return 1.0 if decay == 0 else min(1.0, (total - step) / falling)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Sets every group's rate to `factor` times its peak; returns the first group's rate."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(group["peak"] * factor)
-        else:
-            group["lr"] = group["peak"] * factor
-    return float(optimizer.param_groups[0]["peak"]) * factor
-
-
 class OptimizerStep:
     """AdamW over the fp32 weights and their 16-bit copies, with loss scaling in fp16.
 
@@ -90,7 +80,13 @@ class OptimizerStep:
 
     def set_lr(self, step: int, total: int) -> float:
         """The learning rate of a step, into the optimizer; returns that of the first group."""
-        return set_lr(self.optimizer, lr_factor(step, total, self._config.warmup, self._config.decay))
+        factor = lr_factor(step, total, self._config.warmup, self._config.decay)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(group["peak"] * factor)
+            else:
+                group["lr"] = group["peak"] * factor
+        return float(self.optimizer.param_groups[0]["peak"]) * factor
 
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss to differentiate."""

@@ -95,18 +95,13 @@ class MasterWeights:
         for parameter in (*self.trainable.values(), *self.copies.values()):
             parameter.grad = None
 
-    def copy_to_model(self) -> None:
-        """Rounds the fp32 weights into the model's copies."""
-        if self.copies:
-            with torch.no_grad():
-                torch._foreach_copy_([c.data for c in self.copies.values()], [m.data for m in self.copies])
-
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over weights by name, in the model's copies too."""
         with torch.no_grad():
             for name, parameter in self.trainable.items():
                 parameter.copy_(tensors[name])
-        self.copy_to_model()
+            for master, copy in self.copies.items():
+                copy.copy_(master)
 
     def restore(self) -> None:
         """Gives the model its fp32 weights; this object is of no use after it."""

@@ -30,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import torch
+from safetensors.numpy import save
 
 import xlt_engine
 from xlt_engine import ModelError, XltError
@@ -39,8 +40,9 @@ from xlt_engine.data.corpus.wiki_source import FileWiki, SourceFiles, read_title
 from xlt_engine.data.corpus.wiki_text import to_text
 from xlt_engine.engine import load_recipe, predict_file
 from xlt_engine.engine.preflight.init_files import read_sample, sniff
+from xlt_engine.engine.stages.decision_files import SOFT_LABELS, decided_arrays
 from xlt_engine.engine.storage.files import read_json
-from xlt_engine.engine.storage.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
+from xlt_engine.engine.storage.stage_files import decided_damage, write_decided
 from xlt_engine.engine.training.checkpoint import load_latest, save_checkpoint
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, TaskModel, load_task_model, save_model
 
@@ -221,7 +223,8 @@ def models() -> Path:
     labels = ("O", "B-PER", "I-PER")
     build_store(iter(rows), tokenizer, folder=folder / "store", task="ner", labels=labels, max_length=10)
     save_checkpoint(folder / "checkpoint", step=7, tensors={"w": torch.arange(20.0)}, meta={"trace": [1.5, 2.5]})
-    (folder / "soft").write_bytes(packed_soft_labels(np.full((4, 3), 1 / 3, np.float32), "teacher"))
+    (folder / "soft").mkdir()
+    write_decided(folder / "soft", SOFT_LABELS, {}, save({"targets": np.full((4, 3), 1 / 3, np.float32)}))
     return folder
 
 
@@ -247,8 +250,10 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _soft(folder: Path) -> None:
-    if soft_label_problem(folder / "input", 4, "teacher") is None:
-        assert (abs(read_soft_labels(folder / "input") - 1 / 3) < 1e-6).all(), "changed soft labels were read"
+    if not decided_damage(folder):
+        assert (abs(decided_arrays(folder, SOFT_LABELS)["targets"] - 1 / 3) < 1e-6).all(), (
+            "changed soft labels were read"
+        )
 
 
 def _predict(folder: Path) -> None:
@@ -328,7 +333,7 @@ def targets() -> dict[str, Callable[[], Target]]:
         "store-array": lambda: _in_folder("store", "token_ids.npy", opened),
         "checkpoint": lambda: _in_folder("checkpoint", f"{step}/tensors.safetensors", _checkpoint),
         "checkpoint-manifest": lambda: _in_folder("checkpoint", f"{step}/manifest.json", _checkpoint, json_mutated),
-        "soft-labels": lambda: Target([(models() / "soft").read_bytes()], _soft),
+        "soft-labels": lambda: _in_folder("soft", "soft_labels.safetensors", _soft),
         "stage": lambda: Target([STAGE], _file(read_json, ModelError), json_mutated),
         "predict": lambda: Target([b"Anna wohnt in K\xc3\xb6ln .\nPaul sagt\n"], _predict),
     }

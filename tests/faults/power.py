@@ -341,10 +341,9 @@ def old_or_new(place: Path, names: set[str]) -> str:
 def a_folder(folder: Path, draw: random.Random) -> dict[str, Any]:
     def publish(text: str) -> Callable[[Path], None]:
         def work(place: Path) -> None:
-            temporary = files.temporary_folder(place, "f")
-            for name in ("x", "y"):
-                (temporary / name).write_text(text * 99, encoding="utf-8")
-            files.publish_folder(temporary, place / "f", replace=True)
+            with files.new_folder(place / "f", replace=True) as temporary:
+                for name in ("x", "y"):
+                    (temporary / name).write_text(text * 99, encoding="utf-8")
 
         return work
 

@@ -23,7 +23,7 @@ from ...reading.read_file import read_file
 from ...recipe.config import RunConfig
 from ...recipe.load import load_recipe
 from ...stages.datasets import Datasets
-from ...stages.decision_files import DECISION, of_one_target
+from ...stages.decision_files import decided_arrays, of_one_target
 from ...storage.files import read_json
 from ...storage.names import STAMP, targets_of
 from ...storage.stage_files import refuse_changed
@@ -181,11 +181,11 @@ class FinishedRun:
 
     def decisions(self) -> list[tuple[TaskStage, Json, dict[str, np.ndarray]]]:
         """The hard stages with both files of a decision and what these hold; in the order of pair, round and seed."""
-        hard = [s for s in self.stages if s.kind == "hard" and (s.folder / DECISION.data).exists()]
+        hard = [s for s in self.stages if s.kind == "hard" and (s.folder / "decision.safetensors").exists()]
         both = []
         for stage in hard:
             record = read_decision(stage.folder, str(stage.pair))
-            both.append((stage, record, of_one_target(record, DECISION.arrays(stage.folder))))
+            both.append((stage, record, of_one_target(record, decided_arrays(stage.folder))))
         return sorted((d for d in both if d[1]), key=lambda d: (d[0].pair or "", d[0].order, d[0].seed))
 
     def originals(

@@ -24,9 +24,10 @@ from ...evaluation.metrics import spans, split_tag
 from ...evaluation.per_example import load_items, predicted_tags
 from ...pseudolabels.filters import Reason
 from ...report.sections import SENTENCES, VERSION
+from ...stages.decision_files import SOFT_LABELS, decided_arrays
 from ...storage.files import atomic_write_json, delete
-from ...storage.names import PREDICTED, SOFT_LABELS
-from ...storage.soft_labels import read_soft_labels
+from ...storage.names import PREDICTED
+from ...storage.stage_files import DECIDED
 from ...summary.stage_folders import made_from
 from .finished_run import FinishedRun, Json, TaskStage, words_of
 from .thresholds import write_thresholds
@@ -219,8 +220,9 @@ def _changed(
     soft = run.input_of(first, "student")
     said = [(_labeller(run, stage), _known(arrays["target.label"])) for stage, _, arrays in decided]
     teacher = soft and run.input_of(soft, "teacher")
-    if soft and teacher and (soft.folder / SOFT_LABELS).exists():
-        taught = read_soft_labels(soft.folder / SOFT_LABELS)[slice(*decided[0][1].get("items_at", (None,)))]
+    if soft and teacher and (soft.folder / DECIDED[SOFT_LABELS]).exists():
+        labels = decided_arrays(soft.folder, SOFT_LABELS)["targets"]
+        taught = labels[slice(*decided[0][1].get("items_at", (None,)))]
         if len(taught) == len(items.example):  # all positions of a word are another axis
             said.insert(0, (teacher.label, taught.argmax(axis=-1)))
     names = np.array(_classes(store))

@@ -18,8 +18,8 @@ from xlt_engine.engine.evaluation.inference import predict_logits
 from xlt_engine.engine.lab.studies.example_story import Fate, _fate, example_story, render_story
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.pseudolabels.filters import Reason
-from xlt_engine.engine.stages.decision_files import DECISION
 from xlt_engine.engine.storage.files import read_json, sha256_file, write_sealed_json
+from xlt_engine.engine.storage.stage_files import write_decided
 from xlt_engine.model import load_task_model
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
@@ -32,7 +32,7 @@ def plant(folder: Path, stage: str, **changes: dict[int, int]) -> None:
     for name, entries in changes.items():
         for index, value in entries.items():
             arrays[name.replace("__", ".")][index] = value
-    DECISION.write(path.parent, read_json(path.with_suffix(".json")), save(arrays))
+    write_decided(path.parent, "decision.json", read_json(path.with_suffix(".json")), save(arrays))
     record = read_json(path.with_name("stage.json"))
     record["hashes"] |= {file.name: sha256_file(file) for file in (path, path.with_suffix(".json"))}
     write_sealed_json(path.with_name("stage.json"), record)

@@ -7,7 +7,7 @@ import torch
 
 from xlt_engine.data import train_wordpiece
 from xlt_engine.engine import estimate
-from xlt_engine.engine.runs.graph import select
+from xlt_engine.engine.runs.graph import chosen_stages
 from xlt_engine.model import Encoder, load_encoder, load_task_model
 from xlt_engine.model.weights import tensors_hash
 
@@ -82,7 +82,7 @@ def test_plan_and_fingerprints(tiny: Any) -> None:
     adapted = run.plan(*COTRAIN, ADAPTED)
     assert adapted["de/co2b"].inputs == {"base": "seed-0/la", "teacher": "seed-0/co1a", "previous": "seed-0/co1b"}
     assert run.plan(*COTRAIN)["de/co2b"].inputs["base"] == "seed-0/pretrain"
-    both = {s.id for s in select(list(adapted.values()), "cotrain")}
+    both = {s.id for s in chosen_stages(run.resolved(*COTRAIN, ADAPTED).config, stage="cotrain")}
     assert both == {"seed-0/pretrain", "seed-0/la", *(f"seed-0/{stage}" for stage in AFTER)}
     assert run.remade(ADAPTED, before=COTRAIN) == set(AFTER)
     assert run.remade("contrastive.weight=0.25", before=(*COTRAIN, ADAPTED)) == {"la", *AFTER}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlt_engine import Interrupted, ModelError
+from xlt_engine import Interrupted
 from xlt_engine.data import Tokenizer, pack
 from xlt_engine.engine import estimate
 from xlt_engine.engine.methods import induce
@@ -98,9 +98,10 @@ def test_dictionary_is_that_of_the_fitted_model(finished: Any) -> None:
     assert [e["score"] for e in record["entries"]] == sorted(found.values(), reverse=True)
     lines = (place(finished) / "dictionary.tsv").read_text("utf-8").splitlines()
     assert lines == [f"{e['source']}\t{e['target']}" for e in record["entries"]]
-    assert record["sha256"] == hashlib.sha256((place(finished) / "dictionary.tsv").read_bytes()).hexdigest()
+    hashes = {"dictionary.tsv": hashlib.sha256((place(finished) / "dictionary.tsv").read_bytes()).hexdigest()}
+    assert record["hashes"] == hashes
     stage = finished.stage("de/finetune")
-    assert stage["hashes"]["dictionary.tsv"] == record["sha256"]
+    assert stage["hashes"].items() >= hashes.items()
     assert record["pairs"] == len(lines)
 
 
@@ -119,7 +120,7 @@ def test_fine_tuning_learns_the_mixed_texts_without_a_mark(finished: Any) -> Non
 
 
 def test_goes_on_with_the_same_dictionary(finished: Any) -> None:
-    """Cut off in fine-tuning and continued: the same bits. A dictionary that was changed is refused."""
+    """Cut off in fine-tuning and continued: the same bits. A dictionary that was changed is made anew."""
     given = ("checkpoint.seconds=0", *SHORT, INDUCE)
     seen = 0
 
@@ -136,14 +137,12 @@ def test_goes_on_with_the_same_dictionary(finished: Any) -> None:
         assert (place(finished, "cut") / name).read_bytes() == (place(finished) / name).read_bytes()
     file = place(finished, "changed") / "dictionary.tsv"
     file.write_text(file.read_text("utf-8") + "a\tb\n", "utf-8")
-    with pytest.raises(ModelError, match=r"dictionary\.tsv: has changed since it was written"):
-        induce.FILES.verified(file.parent)
     finished.run(*given, where="changed", stage="seed-0/de/finetune")
     for name in ("dictionary.tsv", "dictionary.json", "model.safetensors"):
         assert (file.parent / name).read_bytes() == (place(finished) / name).read_bytes()
     warnings = json.loads((file.parent / "stage.json").read_bytes())["warnings"]
     assert warnings[0]["name"] == "damaged"
-    assert "dictionary.tsv: has changed" in warnings[0]["message"]
+    assert "dictionary.tsv has changed" in warnings[0]["message"]
 
 
 def test_without_a_pair_the_source_is_learned_as_it_is(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from xlt_engine import ConfigError
 from xlt_engine.engine.plan import Stage, digest, fingerprint
-from xlt_engine.engine.runs.graph import chosen_stages, make_plan, select
+from xlt_engine.engine.runs.graph import chosen_stages, make_plan
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def test_arms(plan: Callable[..., dict[str, Stage]]) -> None:
         ("all", {"pretrain", "baseline", "btf", "finetune", "soft1", "hard1"}),
     ],
 )
-def test_select_brings_what_is_needed(plan: Callable[..., dict[str, Stage]], stage: str, expected: set[str]) -> None:
-    chosen = select(list(plan("selftrain.rounds=1").values()), stage)
+def test_a_stage_brings_what_it_needs(tiny: Any, stage: str, expected: set[str]) -> None:
+    chosen = chosen_stages(tiny("ner").resolved("selftrain.rounds=1").config, stage=stage)
     assert {s.id.split("/")[-1] for s in chosen} == expected
 
 
@@ -147,9 +147,9 @@ def test_targets_choose_among_the_stages(tiny: Any) -> None:
 
 
 @pytest.mark.parametrize(("stage", "override"), [("btf", "btf.on=false"), ("nothing", "btf.on=true")])
-def test_select_what_is_not_there(plan: Callable[..., dict[str, Stage]], stage: str, override: str) -> None:
+def test_a_stage_that_is_not_there(tiny: Any, stage: str, override: str) -> None:
     with pytest.raises(ConfigError, match=f"no stage '{stage}'"):
-        select(list(plan(override).values()), stage)
+        chosen_stages(tiny("ner").resolved(override).config, stage=stage)
 
 
 def test_fingerprint_is_flat_json_and_sees_everything(plan: Callable[..., dict[str, Stage]]) -> None:

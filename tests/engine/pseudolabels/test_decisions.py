@@ -11,12 +11,14 @@ from xlt_engine.engine.evaluation.metrics import spans
 from xlt_engine.engine.pseudolabels.filters import (
     Decision,
     Reason,
+    calibration_bins,
+    class_counts,
+    counts_by_threshold,
     decide,
     reason_counts,
     source_consistency,
     span_of_item,
 )
-from xlt_engine.engine.pseudolabels.quality import Acceptance, calibration_bins, pseudo_label_quality
 from xlt_engine.engine.pseudolabels.thresholds import choose_threshold, choose_threshold_from_sweep, uniform_grid
 from xlt_engine.kernels.votes import votes as kernel_votes
 
@@ -273,36 +275,28 @@ def test_source_filter_drops_what_is_not_a_number() -> None:
     assert decision.reason.tolist() == [Reason.KEPT, Reason.NOT_A_NUMBER, Reason.KEPT]
 
 
-def test_quality_counts_against_a_plain_loop() -> None:
+def test_counts_against_a_plain_loop() -> None:
     rng = np.random.default_rng(0)
     gold = rng.integers(0, 5, 400)
     label = np.where(rng.random(400) < 0.7, gold, rng.integers(0, 5, 400))
     gold[:20] = -100
     votes = votes_for(label.tolist(), rng.uniform(0.3, 1, 400).tolist(), (rng.random(400) < 0.8).tolist())
     decision = decide(votes, 0.6)
-    quality = pseudo_label_quality(votes, decision, LABELS, gold=gold, thresholds=[0.4, 0.6, 0.9])
+    table = counts_by_threshold(votes, LABELS, [0.4, 0.6, 0.9], gold)
     rows = list(zip(label, gold, decision.keep, votes.min_confidence.tolist(), votes.agree.tolist(), strict=True))
-    groups = {name: [i] for i, name in enumerate(LABELS)} | {"entity": [1, 2, 3, 4], "all": range(5)}
-    found = quality.per_class | {"entity": quality.entity, "all": quality.overall}
-    for name, classes in groups.items():
-        inside = [row for row in rows if row[0] in classes]
+    found = class_counts(decision, LABELS, gold)
+    for index, name in enumerate(LABELS):
+        inside = [row for row in rows if row[0] == index]
         accepted = [row for row in inside if row[2]]
         right = [row for row in accepted if row[0] == row[1]]
-        known = [row for row in accepted if row[1] >= 0]
-        acceptance = found[name]
-        assert (acceptance.predicted, acceptance.accepted, acceptance.correct) == tuple(
-            map(len, (inside, accepted, right))
-        )
-        assert acceptance.coverage == pytest.approx(len(accepted) / len(inside))
-        assert acceptance.precision == pytest.approx(len(right) / len(known))
-        assert acceptance.gold == sum(g in classes for g in gold)
-    assert quality.outside == quality.per_class["O"]
-    assert sum(quality.reasons.values()) == 400
-    table = quality.by_threshold
+        assert found[name]["gold"] == sum(g == index for g in gold)
+        assert tuple(found[name].values())[:3] == tuple(map(len, (inside, accepted, right)))
+        assert {key: found[name][key] for key in ("items", "accepted")} == class_counts(decision, LABELS)[name]
     for (place, threshold), (index, name) in product(enumerate([0.4, 0.6, 0.9]), enumerate(LABELS)):
         kept = [row for row in rows if row[0] == index and row[4] and row[3] > threshold]
         assert table["kept"][name][place] == len(kept)
         assert table["correct"][name][place] == sum(row[0] == row[1] for row in kept)
+    assert counts_by_threshold(votes, LABELS, [0.4, 0.6, 0.9]) == table | {"correct": None}
 
 
 def test_calibration_bins() -> None:
@@ -314,13 +308,3 @@ def test_calibration_bins() -> None:
     assert [row["accuracy"] for row in bins] == pytest.approx([1.0, 0.3, 0.9])
     assert [row["confidence"] for row in bins] == pytest.approx([0.5, 0.55, 0.95])
     assert calibration_bins(confidence[:0], right[:0]) == []
-
-
-def test_quality_without_gold_or_o() -> None:
-    votes = votes_for([0, 1, 1], [0.9, 0.9, float("nan")], classes=2)
-    quality = pseudo_label_quality(votes, decide(votes, 0.5), ["neg", "pos"], thresholds=[0.5])
-    assert quality.overall == Acceptance(3, 2, pytest.approx(2 / 3), None, None, None)
-    assert quality.entity is None
-    assert quality.reasons == {"kept": 2, "not_a_number": 1}
-    empty = votes_for([], [], classes=2)
-    assert pseudo_label_quality(empty, decide(empty, 0.5), ["neg", "pos"], thresholds=[0.5]).overall.coverage == 0.0

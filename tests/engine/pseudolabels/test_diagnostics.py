@@ -12,12 +12,13 @@ from xlt_engine.engine.pseudolabels.thresholds import (
     choose_threshold_from_sweep,
     uniform_grid,
 )
+from xlt_engine.engine.storage.files import plain
 from xlt_engine.engine.storage.run_warning import RunWarning
 
 
 def check(warning: RunWarning | None, name: str) -> None:
     assert warning.name == name
-    data = json.loads(json.dumps(warning.as_dict(), allow_nan=False))
+    data = json.loads(json.dumps(plain(warning), allow_nan=False))
     assert set(data) == {"name", "message", "values"}
     assert data["message"]
 
@@ -57,8 +58,8 @@ HALVES, RARE = {"neg": 50, "pos": 50}, TAGS | {"B-RARE": 5}
         (d.few_accepted_entities, [30, 100], ""),
         (d.few_accepted_entities, [4, 1000], "few-accepted-entities"),
         (d.few_accepted_entities, [0, 0], "few-accepted-entities"),
-        (d.cut_by_length, [0, 100, 128], ""),
-        (d.cut_by_length, [1, 1000, 128], "cut-by-maximum-length"),
+        (d.cut_by_length, [0, 100, 128, "de"], ""),
+        (d.cut_by_length, [1, 1000, 128, "de"], "cut-by-maximum-length"),
         (d.only_frequencies, [[9.0] * 90 + [6.0] * 10, 7.0], ""),
         (d.only_frequencies, [[], 7.0], ""),
         (d.only_frequencies, [[9.0] * 90 + [6.9] * 10, 7.0], "only-frequencies"),

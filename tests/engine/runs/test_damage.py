@@ -16,7 +16,9 @@ import pytest
 
 from xlt_engine import DataError, ModelError, StorageError
 from xlt_engine.engine import Predictor, evaluate_files, verify_run, write_report
+from xlt_engine.engine.runs.stage_state import State, state
 from xlt_engine.engine.storage.files import sha256_file, write_sealed_json
+from xlt_engine.engine.storage.stage_files import write_decided
 
 from ..conftest import Watch
 
@@ -159,6 +161,21 @@ def test_models_that_are_not_what_the_stage_wrote_are_refused(run: Any) -> None:
     (folder / "scores.json").write_text('{"scores": []}', "utf-8")
     with pytest.raises(DataError, match=r"finetune/scores\.json has changed.*run the whole recipe again"):
         write_report(home)
+
+
+def test_what_was_decided_is_a_part_of_the_state(tmp_path: Path) -> None:
+    folder, stamp = tmp_path / "hard1", {"kind": "hard"}
+    folder.mkdir()
+    (folder / "fingerprint.json").write_text(json.dumps(stamp), "utf-8")
+    write_decided(folder, "decision.json", {"alpha": 0.5}, b"data")
+    assert state(tmp_path, "hard1", stamp) == State(finished=False)
+    problems = {"decision.safetensors": "has changed since it was written", "decision.json": "is damaged"}
+    for name, problem in problems.items():
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data + b" ")
+        assert state(tmp_path, "hard1", stamp).damaged == {name: problem}
+        (folder / name).write_bytes(data)
+    assert state(tmp_path, "hard1", {"kind": "soft"}).damaged == {}  # what was begun goes as a whole
 
 
 def test_a_run_of_before_stays_readable(run: Any) -> None:

@@ -1,6 +1,5 @@
 """Numbers of a run are of its stages and its test files of now, whatever has been corrected, removed or made again."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -67,22 +66,6 @@ def test_a_test_file_that_is_corrected_removed_or_comes_later(tiny: Any) -> None
     (study,) = study_thresholds(home.folder / "run", draws=2)
     assert study.oracle is None
     assert decision == (home.folder / "run/seed-0/de/hard1/decision.json").read_bytes()
-
-
-def test_what_a_decision_of_before_says_of_its_test_file_is_made_anew(tiny: Any) -> None:
-    """A finished stage whose scores have nothing of the kind, as earlier versions left it."""
-    home = tiny("ner")
-    home.run(*SETTINGS)
-    before, folder = shown(home), home.folder / "run/seed-0/de/hard1"
-    scores, record = (json.loads((folder / name).read_bytes()) for name in ("scores.json", "stage.json"))
-    for value in (scores, record):
-        value.pop("checksum", None)
-    del scores["if_gold"], record["hashes"]["scores.json"]
-    for name, value in (("scores.json", scores), ("stage.json", record)):
-        (folder / name).write_text(json.dumps(value), "utf-8")
-    assert shown(home)["precision_if_gold"] is None
-    assert home.run(*SETTINGS).done == ()
-    assert shown(home) == before
 
 
 def page(folder: Path) -> str:

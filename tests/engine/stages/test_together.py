@@ -21,11 +21,10 @@ from xlt_engine.engine.runs.prepare import make_context
 from xlt_engine.engine.runs.verify import verify_run
 from xlt_engine.engine.stages import round_decision
 from xlt_engine.engine.stages.datasets import Datasets, capped
-from xlt_engine.engine.stages.decision_files import DECISION, of_one_target
+from xlt_engine.engine.stages.decision_files import SOFT_LABELS, decided_arrays, of_one_target
 from xlt_engine.engine.stages.pool import correction, pool_store
 from xlt_engine.engine.storage.names import of_target
 from xlt_engine.engine.storage.run_folder import RunDir
-from xlt_engine.engine.storage.soft_labels import read_soft_labels
 from xlt_engine.engine.summary.answer import answers
 from xlt_engine.engine.summary.stage_table import aggregate
 from xlt_engine.engine.training.progress import Progress
@@ -113,14 +112,14 @@ def test_text_of_each_target_is_that_which_it_has_alone(ran: Any) -> None:
 
 
 def test_pool_has_the_choice_of_each_target(ran: Any) -> None:
-    pool = DECISION.arrays(folder(ran, "hard1"))["target.pool"]
+    pool = decided_arrays(folder(ran, "hard1"))["target.pool"]
     chosen = [capped(len(pool_of(ran, x)), CAP, 0, x) for x in ("de", "nl")]
     assert np.array_equal(np.flatnonzero(pool), np.concatenate([chosen[0], 25 + chosen[1]]))
     assert ran.stage("de+nl/soft1")["examples"] == 2 * CAP
 
 
 def test_soft_labels_of_each_target_are_the_teachers(ran: Any) -> None:
-    taught, teacher = read_soft_labels(folder(ran, "soft1") / "soft_labels.safetensors"), folder(ran, "finetune")
+    taught, teacher = decided_arrays(folder(ran, "soft1"), SOFT_LABELS)["targets"], folder(ran, "finetune")
     for language, first in (("de", 0), ("nl", 25)):
         store = pool_of(ran, language)
         chosen = capped(len(store), CAP, 0, language)

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from xlt_engine.data import Bucket, PackedBatch, pad_to_bucket
 from xlt_engine.data.batches.batch import cut
 from xlt_engine.engine.storage import faults
 from xlt_engine.engine.storage.files import sha256_file
-from xlt_engine.engine.storage.soft_labels import packed_soft_labels, read_soft_labels, soft_label_problem
 from xlt_engine.engine.training.config import OptimizerConfig
 from xlt_engine.engine.training.loop import Loop
 from xlt_engine.engine.training.objectives import cross_entropy
@@ -383,26 +381,6 @@ def test_recomputing_changes_no_result_and_no_fingerprint(tiny: Any) -> None:
     assert weights(run, "kept") == weights(run, "recomputed")
     both = ("training.recompute=true", "training.micro_batch=auto")
     assert run.run(*less, *both, where="kept").done == ()
-
-
-def test_soft_labels_come_back_or_are_refused(tmp_path: Path) -> None:
-    targets = np.random.default_rng(1).dirichlet(np.ones(3), size=50).astype(np.float32)
-    data, path = packed_soft_labels(targets, "seed-0/de/finetune"), tmp_path / "soft.safetensors"
-    assert packed_soft_labels(targets, "seed-0/de/finetune") == data
-    assert soft_label_problem(path, 50, "seed-0/de/finetune") == "it is not there"
-    path.write_bytes(data)
-    assert soft_label_problem(path, 50, "seed-0/de/finetune") is None
-    found = read_soft_labels(path)
-    assert found.dtype == np.float32
-    assert np.array_equal(found, targets)
-    assert "has 50 items instead of 51" in str(soft_label_problem(path, 51, "seed-0/de/finetune"))
-    assert "has changed" in str(soft_label_problem(path, 50, "seed-0/fr/finetune"))
-    for length in range(0, len(data), 7):
-        path.write_bytes(data[:length])
-        assert soft_label_problem(path, 50, "seed-0/de/finetune") is not None, length
-    for place in range(0, len(data), 5):
-        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
-        assert soft_label_problem(path, 50, "seed-0/de/finetune") is not None, place
 
 
 def test_damaged_soft_labels_are_made_anew(tiny: Any) -> None:

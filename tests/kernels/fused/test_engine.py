@@ -60,7 +60,7 @@ CASES = {
 }
 """Options, and the kinds of stages that they make."""
 CHOSEN = CASES if os.environ.get("XLT_FUSED") == "all" else ("ner",)
-BITS = {"arrays", "checksum"}
+BITS = {"hashes", "checksum"}
 """Entries of a decision that are hashes."""
 ROUNDING = 1e-3
 """Relative difference of numbers that are not whole."""
