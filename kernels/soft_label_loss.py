@@ -13,62 +13,34 @@ from .checks import REDUCTIONS, check_option, check_temperature, reduce_loss
 from .dispatch import use_triton
 from .votes import MAX_CLASSES
 
-_KINDS = ("mse", "logits", "kl", "ce")
-
 
 def soft_label_loss(
-    logits: Tensor,
-    teacher: Tensor,
-    *,
-    kind: str = "mse",
-    temperature: float = 1.0,
-    weights: Tensor | None = None,
-    combine: str = "per-voter",
-    reduction: str = "sum",
+    logits: Tensor, teacher: Tensor, *, weights: Tensor | None = None, reduction: str = "sum"
 ) -> Tensor:
-    """The distance of the voters' distributions from the teacher's, in fp32.
+    """The mean square of what parts the voters' probabilities from the teacher's, in fp32 (Eq. 1).
 
-    An item's loss is the mean over the voters of, by `kind`:
-
-    - "mse": the mean over the classes of the squared difference of probabilities;
-    - "logits": the mean over the classes of the squared difference of logits;
-    - "kl": `sum_c t_c (log t_c - log p_c)`, times the squared temperature (arXiv 1503.02531);
-    - "ce": `-sum_c t_c log p_c`, times the squared temperature.
-
-    Gradients flow to `logits` only.
+    An item's loss is the mean over voters and classes. Gradients flow to `logits` only.
 
     Args:
         logits: [M, K, C].
-        teacher: [K, C], probabilities; logits for `kind="logits"`.
-        temperature: divides the logits before the softmax; the teacher is raised to the power `1 / temperature` and
-            normalised, which is the same. Not used by `kind="logits"`.
+        teacher: [K, C], probabilities.
         weights: [K], multiplies each item's loss.
-        combine: "per-voter", or "mean", which compares the voters' mean probability (mean logit for "logits").
         reduction: "sum", "mean" (divided by the sum of the weights) or "none".
 
     Returns:
         A scalar, or [K] for "none".
 
     Raises:
-        ValueError: an unknown option, a temperature that is not positive, or shapes that do not fit together.
+        ValueError: an unknown reduction, or shapes that do not fit together.
     """
-    _check_options(logits, teacher, kind, temperature, combine, reduction)
+    if logits.dim() != 3 or teacher.shape != logits.shape[1:]:
+        raise ValueError(f"logits {tuple(logits.shape)}, teacher {tuple(teacher.shape)} must be [M, K, C], [K, C]")
+    check_option("reduction", reduction, REDUCTIONS)
     if _fits_kernels(logits):
-        return _fused(logits, teacher, weights, kind, temperature, combine, reduction, ignore_index=0)
+        return _fused(logits, teacher, weights, True, reduction, ignore_index=0)
     student = logits if logits.dtype == torch.float64 else logits.float()
-    target = teacher.detach().to(student.dtype)
-    share = 1.0 / logits.shape[0]
-    if kind == "logits":
-        if combine == "mean":
-            student = (student * share).sum(0, keepdim=True)
-        distance = (student - target).square().mean(-1)
-    else:
-        target = target if temperature == 1.0 else (target.log() / temperature).softmax(-1)
-        distance = _distance(student / temperature, target, kind, combine, share)
-        if kind != "mse":
-            distance = distance * temperature**2
-    per_item = distance[0] if combine == "mean" else (distance * share).sum(0)
-    return reduce_loss(per_item, weights, None, reduction)
+    distance = (student.softmax(-1) - teacher.detach().to(student.dtype)).square().mean(-1)
+    return reduce_loss((distance * (1.0 / logits.shape[0])).sum(0), weights, None, reduction)
 
 
 def _fits_kernels(logits: Tensor) -> bool:
@@ -77,37 +49,14 @@ def _fits_kernels(logits: Tensor) -> bool:
 
 
 def _fused(
-    logits: Tensor,
-    teacher: Tensor,
-    weights: Tensor | None,
-    kind: str,
-    temperature: float,
-    combine: str,
-    reduction: str,
-    ignore_index: int,
+    logits: Tensor, target: Tensor, weights: Tensor | None, soft: bool, reduction: str, ignore_index: int
 ) -> Tensor:
     from .fused.soft_label_loss import soft_label_loss as operator
 
-    constants = [None if t is None else t.detach().contiguous() for t in (teacher, weights)]
+    constants = [None if t is None else t.detach().contiguous() for t in (target, weights)]
     loss: Tensor
-    loss, _ = operator(logits.contiguous(), *constants, kind, temperature, combine, reduction, ignore_index)
+    loss, _ = operator(logits.contiguous(), *constants, soft, reduction, ignore_index)
     return loss
-
-
-def _distance(student: Tensor, target: Tensor, kind: str, combine: str, share: float) -> Tensor:
-    """[M, K], or [1, K] when the voters' mean is compared."""
-    if kind == "mse":
-        probability = student.softmax(-1)
-        if combine == "mean":
-            probability = (probability * share).sum(0, keepdim=True)
-        return (probability - target).square().mean(-1)
-    log_probability = student.log_softmax(-1)
-    if combine == "mean":
-        log_probability = (log_probability + log_probability.new_full((), share).log()).logsumexp(0, keepdim=True)
-    cross_entropy = -(target * log_probability).sum(-1)
-    if kind == "ce":
-        return cross_entropy
-    return cross_entropy + torch.xlogy(target, target).sum(-1)
 
 
 def voter_cross_entropy(
@@ -138,7 +87,7 @@ def voter_cross_entropy(
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} must be [M, K, C] and [K]")
     check_option("reduction", reduction, REDUCTIONS)
     if _fits_kernels(logits):
-        return _fused(logits, target, weights, "class", 1.0, "per-voter", reduction, ignore_index)
+        return _fused(logits, target, weights, False, reduction, ignore_index)
     values = logits if logits.dtype == torch.float64 else logits.float()
     valid = target != ignore_index
     index = torch.where(valid, target, 0).long()
@@ -146,19 +95,6 @@ def voter_cross_entropy(
     picked = log_probability.gather(-1, index[None, :, None].expand(logits.shape[0], -1, 1))
     per_item = torch.where(valid, -picked.squeeze(-1).mean(0), 0.0)
     return reduce_loss(per_item, weights, valid, reduction)
-
-
-def _check_options(
-    logits: Tensor, teacher: Tensor, kind: str, temperature: float, combine: str, reduction: str
-) -> None:
-    if logits.dim() != 3 or teacher.shape != logits.shape[1:]:
-        raise ValueError(
-            f"logits {tuple(logits.shape)} and teacher {tuple(teacher.shape)} must be [M, K, C] and [K, C]"
-        )
-    check_option("kind", kind, _KINDS)
-    check_option("combine", combine, ("per-voter", "mean"))
-    check_option("reduction", reduction, REDUCTIONS)
-    check_temperature(temperature)
 
 
 def supervised_contrastive(

@@ -149,10 +149,6 @@ def _votes(make: Maker) -> Iterator[Call]:
         yield f"hard labels, {shape}", partial(kernels.voter_cross_entropy, logits, target, weights=weights)
         if items == 300:
             yield f"votes, {shape}", partial(_inference, kernels.votes, logits)
-    logits, teacher = make(VOTERS, TOKENS, 9), torch.empty(TOKENS, 9)
-    for kind in ("kl", "logits"):
-        yield f"soft labels, {kind}", partial(kernels.soft_label_loss, logits, teacher, kind=kind)
-    yield "soft labels, mean", partial(kernels.soft_label_loss, logits, teacher, combine="mean")
 
 
 def _optimizer(make: Maker) -> Iterator[Call]:

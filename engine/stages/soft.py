@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import load_file, save
-from torch import Tensor
 
 from ...data import ItemView, Part, TaskBatches, TokenStore
 from ...kernels import votes
 from ...model import TaskModel
 from ...tasks import per_word
-from ..evaluation.inference import Reduction, predict_items
+from ..evaluation.inference import predict_items
 from ..plan import Stage
 from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
 from ..recipe.config import RunConfig
-from ..training.objectives import SoftLabels
+from ..training.objectives import soft_labels
 from .against_teacher import SAMPLE, against_teacher
 from .context import Context
 from .decision_files import SOFT_LABELS
@@ -52,11 +50,10 @@ class Soft(StageKind):
         notes: dict[str, Any] = {"examples": count, "voters": model.head.num_voters}
         if (several := len(teachers(stage))) > 1:
             notes["teachers"] = several
-        objective = SoftLabels(table.loss, table.temperature, table.combine)
         return Training(
             model,
             batches,
-            objective,
+            soft_labels,
             notes,
             lambda trace: f"{count} examples with soft labels",
             lambda trace: against_teacher(run, model, text.view, text.examples, labels.argmax(axis=-1)),
@@ -87,8 +84,7 @@ def _labelled_text(run: StageRun, chosen: np.ndarray) -> tuple[Part, np.ndarray]
     warn_of_unseen(context, store, "target", str(stage.pair))
     if (decided := run.decided(SOFT_LABELS)) is None:
         context.progress.note(f"{stage.id}: the teacher labels {len(chosen)} target examples")
-        said, table = len(context.warnings), context.config.selftrain.soft
-        labels = teach(context, stage, view, chosen, partial(teacher_targets, loss=table.loss, target=table.target))
+        said, labels = len(context.warnings), teach(context, stage, view, chosen)
         correct = correction(context, view.store)
         data = save({"targets": labels if correct is None else correct(labels)})
         decided = run.keep(SOFT_LABELS, {"teachers": [stage.inputs[role] for role in teachers(stage)]}, data, said)
@@ -102,32 +98,21 @@ def teachers(stage: Stage) -> list[str]:
     return ["teacher" if seed == stage.seed else f"teacher-{seed}" for seed in seeds]
 
 
-def teach(context: Context, stage: Stage, view: ItemView, pool: np.ndarray, labels: Reduction) -> np.ndarray:
-    """The mean of what all teachers of a soft stage say, float32 [items, C]; each is loaded, asked, and dropped.
+def teach(context: Context, stage: Stage, view: ItemView, pool: np.ndarray) -> np.ndarray:
+    """The mean of all teachers' probabilities, float32 [items, C]; each teacher is loaded, asked, and dropped.
 
     Args:
         view: the items of `pool_store`.
         pool: the examples to label.
-        labels: what the student shall match, [K, C].
     """
     roles = teachers(stage)
     models = (context.load_task_model(stage, role) for role in roles)
-    said = (predict_items(model, view, labels, pool, **context.passes).numpy() for model in models)
+    said = (
+        predict_items(model, view, lambda logits: votes(logits).mean_probability, pool, **context.passes).numpy()
+        for model in models
+    )
     mean: np.ndarray = reduce(np.add, said) / np.float32(len(roles))
     return mean
-
-
-def teacher_targets(logits: Tensor, loss: str, target: str) -> Tensor:
-    """What the student shall match, float32 [K, C], from the teacher's logits [M, K, C].
-
-    The mean probability of the teacher's voters; the share of voters per class with target "vote-share"; mean
-    logits where the loss compares logits.
-    """
-    if loss == "logits":
-        return logits.mean(dim=0)
-    if target == "vote-share":
-        return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float().mean(dim=0)
-    return votes(logits).mean_probability
 
 
 register_kind(Soft())

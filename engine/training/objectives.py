@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -71,21 +70,7 @@ def cross_entropy(model: TaskModel, batch: PackedBatch, seed: int | Tensor) -> T
     return voter_cross_entropy(model(batch, seed=seed), batch.labels, weights=batch.weights)
 
 
-@dataclass(frozen=True)
-class SoftLabels:
-    """Distance to the teacher's probabilities (Eq. 1)."""
-
-    kind: str = "mse"
-    temperature: float = 1.0
-    combine: str = "per-voter"
-
-    def __call__(self, model: TaskModel, batch: PackedBatch, seed: int | Tensor) -> Tensor:
-        assert batch.soft_targets is not None
-        return soft_label_loss(
-            model(batch, seed=seed),
-            batch.soft_targets,
-            kind=self.kind,
-            temperature=self.temperature,
-            weights=batch.weights,
-            combine=self.combine,
-        )
+def soft_labels(model: TaskModel, batch: PackedBatch, seed: int | Tensor) -> Tensor:
+    """Distance to the teacher's probabilities (Eq. 1), averaged over voters."""
+    assert batch.soft_targets is not None
+    return soft_label_loss(model(batch, seed=seed), batch.soft_targets, weights=batch.weights)

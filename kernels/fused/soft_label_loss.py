@@ -1,4 +1,4 @@
-"""`kernels.soft_label_loss` and `kernels.voter_cross_entropy`: two launches forward, one backward, for every option.
+"""`kernels.soft_label_loss` and `kernels.voter_cross_entropy`: two launches forward, one backward.
 
 Forward: a block of items holds the teacher in registers while the voters pass by; each voter's softmax is reduced to
 the items' losses at once. Up to 1,024 programs leave their sums in fixed slots and a second, tiny launch adds them in
@@ -8,7 +8,7 @@ takes 10 to 25 us; the last program to arrive could add them up and save 1 us mo
 zero again before the next launch, on any stream.
 
 Backward recomputes the softmaxes instead of storing them, reads the upstream gradient on the device and writes the
-gradient once. The mean over the voters ("mean") takes a second pass over the logits, which the caches serve.
+gradient once.
 
 Any number of voters; up to 1,024 classes, which lie in one tile: above, the reference runs. A class that does not exist
 and is not `ignore_index` gives a loss that is not a number, where the reference raises.
@@ -30,45 +30,23 @@ from . import soft_label_loss_kernels as kernels
 from .launch import cdiv, launch
 from .votes import launch_options
 
-_KINDS = {"mse": kernels.MSE, "logits": kernels.LOGITS, "kl": kernels.KL, "ce": kernels.CE, "class": kernels.CLASS}
 _REDUCTIONS = {"none": kernels.NONE, "sum": kernels.SUM, "mean": kernels.MEAN}
 _MAX_PROGRAMS = 1024
-
-
-def _meaning(kind: str, temperature: float, combine: str) -> dict[str, Any]:
-    """The options that are compiled in."""
-    powers = kind in ("mse", "kl", "ce") and temperature != 1.0
-    return {"KIND": _KINDS[kind].value, "POWERS": powers, "COMBINE": combine == "mean"}
-
-
-def _scale(kind: str, temperature: float) -> float:
-    return temperature**2 if kind in ("kl", "ce") else 1.0
-
-
-def _gradient_scale(kind: str, temperature: float, classes: int) -> float:
-    """What of the derivative is the same for all items: the square's 2, the mean over the classes, the temperature."""
-    if kind == "mse":
-        return 2.0 / (classes * temperature)
-    if kind == "logits":
-        return 2.0 / classes
-    return _scale(kind, temperature) / temperature
 
 
 @torch.library.custom_op("xlt::soft_label_loss", mutates_args=())
 def soft_label_loss(
     logits: Tensor,
-    teacher: Tensor,
+    target: Tensor,
     weights: Tensor | None,
-    kind: str,
-    temperature: float,
-    combine: str,
+    soft: bool,
     reduction: str,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
-    """`kernels.soft_label_loss` for contiguous tensors; kind "class" is `kernels.voter_cross_entropy`.
+    """`kernels.soft_label_loss` for contiguous tensors, or without `soft` `kernels.voter_cross_entropy`.
 
-    `logits` [M, K, C]; `teacher` [K, C], or [K] integers for "class"; `weights` [K]. `divisor` [1]
-    is what "mean" divided by, else empty.
+    `logits` [M, K, C]; `target` [K, C], or [K] classes; `weights` [K]. `divisor` [1] is what "mean" divided by, else
+    empty.
     """
     voters, items, classes = logits.shape
     loss, divisor = _outputs(logits, reduction)
@@ -82,9 +60,9 @@ def soft_label_loss(
     launch(
         kernels.forward_kernel,
         (programs,),
-        (logits, teacher, weights, loss, divisor, partial),
-        (items, ignore_index, temperature, _scale(kind, temperature)),
-        **_meaning(kind, temperature, combine),
+        (logits, target, weights, loss, divisor, partial),
+        (items, ignore_index),
+        SOFT=soft,
         REDUCTION=reduced,
         **options,
     )
@@ -106,25 +84,22 @@ soft_label_loss.register_fake(lambda logits, *options: _outputs(logits, options[
 def soft_label_loss_backward(
     upstream: Tensor,
     logits: Tensor,
-    teacher: Tensor,
+    target: Tensor,
     weights: Tensor | None,
     divisor: Tensor,
-    kind: str,
-    temperature: float,
-    combine: str,
+    soft: bool,
     ignore_index: int,
 ) -> Tensor:
     """The gradient of `logits`; `upstream` is a scalar, or [K] with any stride."""
     voters, items, classes = logits.shape
     gradient = torch.empty_like(logits)
     options = launch_options(classes, voters)
-    stride, scale = upstream.stride(0) if upstream.dim() else 0, _gradient_scale(kind, temperature, classes)
     launch(
         kernels.backward_kernel,
         (cdiv(items, options["ITEMS"]),),
-        (upstream, logits, teacher, weights, divisor if divisor.numel() else None, gradient),
-        (stride, items, ignore_index, temperature, scale),
-        **_meaning(kind, temperature, combine),
+        (upstream, logits, target, weights, divisor if divisor.numel() else None, gradient),
+        (upstream.stride(0) if upstream.dim() else 0, items, ignore_index),
+        SOFT=soft,
         **options,
     )
     return gradient
@@ -134,15 +109,15 @@ soft_label_loss_backward.register_fake(lambda upstream, logits, *_: torch.empty_
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    logits, teacher, weights, kind, temperature, combine, _, ignore_index = inputs
-    ctx.save_for_backward(logits, teacher, weights, output[1])
-    ctx.options = (kind, temperature, combine, ignore_index)
+    logits, target, weights, soft, _, ignore_index = inputs
+    ctx.save_for_backward(logits, target, weights, output[1])
+    ctx.options = soft, ignore_index
     # The divisor has no gradient, and zeros made for it would be a launch.
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    return (soft_label_loss_backward(upstream, *ctx.saved_tensors, *ctx.options), *(7 * [None]))
+    return (soft_label_loss_backward(upstream, *ctx.saved_tensors, *ctx.options), *(5 * [None]))
 
 
 soft_label_loss.register_autograd(_backward, setup_context=_setup_context)

@@ -11,22 +11,9 @@ import triton.language as tl
 
 from .votes_kernels import by_class, load_block
 
-# What is compared: see `kernels.soft_label_loss`; CLASS is `kernels.voter_cross_entropy`. Those below KL are squares.
-MSE = tl.constexpr(0)
-LOGITS = tl.constexpr(1)
-KL = tl.constexpr(2)
-CE = tl.constexpr(3)
-CLASS = tl.constexpr(4)
-
 NONE = tl.constexpr(0)
 SUM = tl.constexpr(1)
 MEAN = tl.constexpr(2)
-
-
-@triton.jit
-def _log(x):
-    """The logarithm, -inf of 0."""
-    return tl.where(x == 0.0, float("-inf"), tl.log(tl.where(x == 0.0, 1.0, x)))
 
 
 @triton.jit
@@ -41,50 +28,32 @@ def _softmax(scores, CLASSES: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _target(
-    teacher_ptr,
+    target_ptr,
     first,
     rows,
-    temperature,
     ignore_index,
-    KIND: tl.constexpr,
-    POWERS: tl.constexpr,
+    SOFT: tl.constexpr,
     CLASSES: tl.constexpr,
     COLUMNS: tl.constexpr,
     ITEMS: tl.constexpr,
     STAGED: tl.constexpr,
 ):
-    """The target, its logarithm (0 where the target is), and which items count.
-
-    POWERS: the teacher's probabilities are raised to the power 1 / temperature and normalised.
-    """
+    """The teacher's probabilities, or those that are 1 for a class; and which items count."""
     row = tl.arange(0, ITEMS)
     column = tl.arange(0, COLUMNS)[:, None]
     counted = row < rows
-    if KIND == CLASS:
-        gold = tl.load(teacher_ptr + first + row, mask=counted, other=0).to(tl.int64)
+    if SOFT:
+        loaded = load_block(target_ptr + first * CLASSES, rows, CLASSES, COLUMNS, ITEMS, STAGED)
+        target = tl.where(column < CLASSES, by_class(loaded, CLASSES, COLUMNS, ITEMS, STAGED), 0.0)
+    else:
+        gold = tl.load(target_ptr + first + row, mask=counted, other=0).to(tl.int64)
         counted = counted & (gold != ignore_index)
         known = (gold >= 0) & (gold < CLASSES)
         # A class that does not exist must not pass for an item without loss.
         one = tl.where(known, 1.0, float("nan"))
         target = tl.where((column == gold[None, :]) | ~known[None, :], one[None, :], 0.0)
         target = tl.where(counted[None, :] & (column < CLASSES), target, 0.0)
-        log_target = tl.zeros((COLUMNS, ITEMS), tl.float32)
-    else:
-        loaded = load_block(teacher_ptr + first * CLASSES, rows, CLASSES, COLUMNS, ITEMS, STAGED)
-        given = by_class(loaded, CLASSES, COLUMNS, ITEMS, STAGED)
-        if KIND == LOGITS:
-            target = tl.where(column < CLASSES, given, 0.0)
-            log_target = target
-        elif POWERS:
-            # Rows beyond the items are all 0, which no power makes a distribution.
-            given = tl.where(counted[None, :], given, 1.0)
-            given = _log(tl.where(column < CLASSES, given, 0.0))
-            target, log_target = _softmax(given / temperature, CLASSES, COLUMNS)
-            log_target = tl.where(target == 0.0, 0.0, log_target)
-        else:
-            target = tl.where(column < CLASSES, given, 0.0)
-            log_target = tl.log(tl.where(target == 0.0, 1.0, target))
-    return target, log_target, counted
+    return target, counted
 
 
 @triton.jit
@@ -107,78 +76,19 @@ def _load_voter(
 
 
 @triton.jit
-def _view(
-    loaded,
-    temperature,
-    KIND: tl.constexpr,
-    CLASSES: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ITEMS: tl.constexpr,
-    STAGED: tl.constexpr,
-):
-    """What of a voter is compared, and its logarithm: probabilities, or the logits themselves (without logarithm)."""
-    scores = by_class(loaded, CLASSES, COLUMNS, ITEMS, STAGED)
-    if KIND == LOGITS:
-        inside = (tl.arange(0, COLUMNS) < CLASSES)[:, None]
-        view = tl.where(inside, scores, 0.0)
-        log_view = view
-    else:
-        view, log_view = _softmax(scores / temperature, CLASSES, COLUMNS)
-    return view, log_view
-
-
-@triton.jit
 def _share(VOTERS: tl.constexpr):
     """[1], each voter's part of the mean over the voters."""
     return tl.full((1,), 1.0 / VOTERS, tl.float32)
 
 
 @triton.jit
-def _mean_view(
-    logits_ptr,
-    first,
-    rows,
-    items,
-    temperature,
-    KIND: tl.constexpr,
-    VOTERS: tl.constexpr,
-    CLASSES: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ITEMS: tl.constexpr,
-    STAGED: tl.constexpr,
-):
-    """The voters' mean view and its logarithm, of which "kl" and "ce" use the latter: a logsumexp over the voters."""
-    mean = tl.zeros((COLUMNS, ITEMS), tl.float32)
-    top = tl.full((COLUMNS, ITEMS), float("-inf"), tl.float32)
-    total = tl.zeros((COLUMNS, ITEMS), tl.float32)
-    loaded = _load_voter(logits_ptr, 0, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
-    for voter in range(VOTERS):
-        view, log_view = _view(loaded, temperature, KIND, CLASSES, COLUMNS, ITEMS, STAGED)
-        loaded = _load_voter(logits_ptr, voter + 1, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
-        share = _share(VOTERS)
-        if KIND < KL:
-            mean += share[None, :] * view
-        else:
-            term = log_view + _log(share)[None, :]
-            higher = tl.maximum(top, term)
-            base = tl.where(higher == float("-inf"), 0.0, higher)
-            total = total * tl.exp(top - base) + tl.exp(term - base)
-            top = higher
-    return mean, tl.where(top == float("-inf"), 0.0, top) + _log(total)
-
-
-@triton.jit
-def _distance(view, log_view, target, log_target, KIND: tl.constexpr, CLASSES: tl.constexpr):
-    """[ITEMS]; of "kl" and "ce" without the squared temperature."""
-    if KIND < KL:
-        difference = view - target
+def _distance(probability, logarithm, target, SOFT: tl.constexpr, CLASSES: tl.constexpr):
+    """[ITEMS], the mean square or the cross entropy."""
+    if SOFT:
+        difference = probability - target
         distance = tl.sum(difference * difference, axis=0) / CLASSES
-    elif KIND == KL:
-        distance = tl.sum(target * (log_target - log_view), axis=0)
-    elif KIND == CE:
-        distance = -tl.sum(target * log_view, axis=0)
     else:
-        distance = -tl.sum(tl.where(target == 0.0, 0.0, target * log_view), axis=0)
+        distance = -tl.sum(tl.where(target == 0.0, 0.0, target * logarithm), axis=0)
     return distance
 
 
@@ -196,18 +106,14 @@ def _store_loss(loss_ptr, divisor_ptr, total, mass, REDUCTION: tl.constexpr):
 @triton.jit(do_not_specialize=["items", "ignore_index"])
 def forward_kernel(
     logits_ptr,  # (VOTERS, items, CLASSES)
-    teacher_ptr,  # (items, CLASSES), or (items,) integers for CLASS
+    target_ptr,  # (items, CLASSES) for SOFT, else (items,) integers
     weights_ptr,  # (items,), or None
     loss_ptr,  # (items,) fp32 for NONE, else (1,)
     divisor_ptr,  # (1,) fp32 for MEAN
     partial_ptr,  # (2, programs) fp32: losses, masses; None for one program
     items,
     ignore_index,
-    temperature,
-    scale,
-    KIND: tl.constexpr,
-    POWERS: tl.constexpr,
-    COMBINE: tl.constexpr,
+    SOFT: tl.constexpr,
     REDUCTION: tl.constexpr,
     VOTERS: tl.constexpr,
     CLASSES: tl.constexpr,
@@ -221,23 +127,15 @@ def forward_kernel(
     first = tl.program_id(0).to(tl.int64) * ITEMS
     while first < items:
         rows = tl.minimum(items - first, ITEMS).to(tl.int32)
-        target, log_target, counted = _target(
-            teacher_ptr, first, rows, temperature, ignore_index, KIND, POWERS, CLASSES, COLUMNS, ITEMS, STAGED
-        )
-        if COMBINE:
-            view, log_view = _mean_view(
-                logits_ptr, first, rows, items, temperature, KIND, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED
-            )
-            loss = _distance(view, log_view, target, log_target, KIND, CLASSES)
-        else:
-            loss = tl.zeros((ITEMS,), tl.float32)
-            loaded = _load_voter(logits_ptr, 0, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
-            for voter in range(VOTERS):
-                view, log_view = _view(loaded, temperature, KIND, CLASSES, COLUMNS, ITEMS, STAGED)
-                loaded = _load_voter(logits_ptr, voter + 1, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
-                share = _share(VOTERS)
-                loss += share * _distance(view, log_view, target, log_target, KIND, CLASSES)
-        loss = tl.where(counted, loss * scale, 0.0)
+        target, counted = _target(target_ptr, first, rows, ignore_index, SOFT, CLASSES, COLUMNS, ITEMS, STAGED)
+        loss = tl.zeros((ITEMS,), tl.float32)
+        loaded = _load_voter(logits_ptr, 0, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
+        for voter in range(VOTERS):
+            scores = by_class(loaded, CLASSES, COLUMNS, ITEMS, STAGED)
+            loaded = _load_voter(logits_ptr, voter + 1, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
+            probability, logarithm = _softmax(scores, CLASSES, COLUMNS)
+            loss += _share(VOTERS) * _distance(probability, logarithm, target, SOFT, CLASSES)
+        loss = tl.where(counted, loss, 0.0)
         weight = tl.where(counted, 1.0, 0.0)
         if weights_ptr is not None:
             weight *= tl.load(weights_ptr + first + row, mask=counted, other=0.0).to(tl.float32)
@@ -275,18 +173,14 @@ def finish_kernel(
 def backward_kernel(
     upstream_ptr,  # (items,) fp32 with upstream_stride, which is 0 for one number
     logits_ptr,  # (VOTERS, items, CLASSES)
-    teacher_ptr,  # (items, CLASSES), or (items,) integers for CLASS
+    target_ptr,  # (items, CLASSES) for SOFT, else (items,) integers
     weights_ptr,  # (items,), or None
     divisor_ptr,  # (1,) fp32, or None
     gradient_ptr,  # (VOTERS, items, CLASSES)
     upstream_stride,
     items,
     ignore_index,
-    temperature,
-    scale,
-    KIND: tl.constexpr,
-    POWERS: tl.constexpr,
-    COMBINE: tl.constexpr,
+    SOFT: tl.constexpr,
     VOTERS: tl.constexpr,
     CLASSES: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -297,36 +191,25 @@ def backward_kernel(
     rows = tl.minimum(items - first, ITEMS).to(tl.int32)
     row = tl.arange(0, ITEMS)
     column = tl.arange(0, COLUMNS)[:, None]
-    target, log_target, counted = _target(
-        teacher_ptr, first, rows, temperature, ignore_index, KIND, POWERS, CLASSES, COLUMNS, ITEMS, STAGED
-    )
-    factor = scale * tl.load(upstream_ptr + (first + row) * upstream_stride, mask=counted, other=0.0)
+    target, counted = _target(target_ptr, first, rows, ignore_index, SOFT, CLASSES, COLUMNS, ITEMS, STAGED)
+    factor = tl.load(upstream_ptr + (first + row) * upstream_stride, mask=counted, other=0.0)
     if weights_ptr is not None:
         factor *= tl.load(weights_ptr + first + row, mask=counted, other=0.0).to(tl.float32)
     if divisor_ptr is not None:
         factor /= tl.load(divisor_ptr)
     mass = tl.sum(target, axis=0)
-    if COMBINE:
-        mean, log_mean = _mean_view(
-            logits_ptr, first, rows, items, temperature, KIND, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED
-        )
     loaded = _load_voter(logits_ptr, 0, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
     for voter in range(VOTERS):
-        view, log_view = _view(loaded, temperature, KIND, CLASSES, COLUMNS, ITEMS, STAGED)
+        scores = by_class(loaded, CLASSES, COLUMNS, ITEMS, STAGED)
         loaded = _load_voter(logits_ptr, voter + 1, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
-        share = _share(VOTERS)
-        if KIND < KL:
-            # d (sum_c d_c^2) / dz = 2 d, and through a softmax 2 p (d - sum_c p_c d_c); the 2 is in the scale.
-            gradient = (mean if COMBINE else view) - target
-            if KIND == MSE:
-                gradient = view * (gradient - tl.sum(view * gradient, axis=0)[None, :])
-            gradient *= share[None, :]
-        elif COMBINE:
-            # Each voter answers for its part of the mean probability.
-            pull = target * tl.exp(log_view + _log(share)[None, :] - log_mean)
-            gradient = view * tl.sum(pull, axis=0)[None, :] - pull
+        probability, _ = _softmax(scores, CLASSES, COLUMNS)
+        if SOFT:
+            # d (sum_c d_c^2 / C) / dz through a softmax: 2 / C p (d - sum_c p_c d_c).
+            gradient = (probability - target) * (2.0 / CLASSES)
+            gradient = probability * (gradient - tl.sum(probability * gradient, axis=0)[None, :])
         else:
-            gradient = (view * mass[None, :] - target) * share[None, :]
+            gradient = probability * mass[None, :] - target
+        gradient *= _share(VOTERS)[None, :]
         gradient = tl.where(counted[None, :], gradient * factor[None, :], 0.0)
         start = (first + voter * items.to(tl.int64)) * CLASSES
         inside = (row < rows)[None, :] & (column < CLASSES)

@@ -16,9 +16,16 @@ _OF_TRANSLATIONS = {
     **{"contrastive.align": "both", "contrastive.translations": {}, "contrastive.originals": None},
     "contrastive.semantic": {"on": True, "lr": 1e-5, "weight": 0.5},
 }
+_OF_SOFT = {
+    "selftrain.soft.loss": "mse",
+    "selftrain.soft.temperature": 1.0,
+    "selftrain.soft.combine": "per-voter",
+    "selftrain.soft.target": "mean",
+}
 _OF_FOLDERS = ("selftrain.soft.teacher_folders", "selftrain.soft.teacher_weights")
 UNUSED: dict[str, object] = {f"world.{knob}": value for knob, value in _KNOBS.items()} | {
     **_OF_TRANSLATIONS,
+    **_OF_SOFT,
     "training.l2_to_base": 0.0,
     "selftrain.mlm_weight": 0.0,
     "selftrain.soft.sides": "target",
@@ -56,6 +63,7 @@ REMOVED = {
     'selftrain.source_filter = "agreed"': 'use "correct", or "none" to keep all source examples',
     "selftrain.soft.sides": "leave it out, the teacher labels the text of the target; more epochs do as much",
     "targets.N.pseudo_labels": "leave it out, labels come from the run's own teachers",
+    **dict.fromkeys(_OF_SOFT, "leave it out, students learn the mean square of Eq. 1, which no other loss beat"),
     **dict.fromkeys(_OF_FOLDERS, "leave it out, teachers are those of the run"),
     "cloze": "leave it out, classifiers have a head of their own; finetune.head is linear",
     "selftrain.accept": "leave it out, balancing what is accepted gained nothing; see selftrain.source_prior",
@@ -78,7 +86,7 @@ REMOVED = {
 """By key, or key and value; a key without a dot has gone from every table."""
 AFTER_0_2_0 = {"each", "cloze", "selftrain.accept", "selftrain.soft.sides", "selftrain.mlm_weight", "l2_to_base"}
 AFTER_0_2_0 |= {key for key in REMOVED if key.startswith("world.")}
-AFTER_0_2_0 |= {*_OF_TRANSLATIONS, *_OF_FOLDERS, "targets.N.pseudo_labels"}
+AFTER_0_2_0 |= {*_OF_TRANSLATIONS, *_OF_SOFT, *_OF_FOLDERS, "targets.N.pseudo_labels"}
 
 
 def does_nothing(name: str, value: object) -> bool:

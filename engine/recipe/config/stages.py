@@ -117,10 +117,6 @@ class SoftConfig(TaskConfig):
     teachers: Literal["one", "seeds"] = option(
         "one", "the teacher of the same seed, or those of all seeds of the run, averaged"
     )
-    loss: Literal["mse", "logits", "kl", "ce"] = option("mse", "mse compares probabilities")
-    temperature: float = option(1.0, "for kl and ce", above=0)
-    combine: Literal["per-voter", "mean"] = option("per-voter", "a loss per voter, or one on their mean probability")
-    target: Literal["mean", "vote-share"] = option("mean", "what a teacher with voters hands on")
     positions: Literal["first", "all"] = option("first", "tagging: first sub-token of each word, or all sub-tokens")
 
 
@@ -212,7 +208,6 @@ class SelfTrainConfig:
             problems.append(("rounds", f"{self.rounds} is not a whole number of half rounds"))
         if self.widths and len(self.widths) != self.voters:
             problems.append(("widths", f"{len(self.widths)} widths for {self.voters} voters"))
-        if (self.word_pooling or self.source_prior) and (self.soft.positions == "all" or self.soft.loss == "logits"):
-            what = 'word_pooling and source_prior need positions = "first", and a loss on probabilities'
-            problems.append(("soft.positions", what))
+        if (self.word_pooling or self.source_prior) and self.soft.positions == "all":
+            problems.append(("soft.positions", 'is "all", and word_pooling and source_prior need "first"'))
         return problems

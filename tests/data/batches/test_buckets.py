@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from xlt_engine.data import BatchSize, Bucket, PackedBatch, choose_buckets, pack, pad_step, pad_to_bucket, padding_share
 from xlt_engine.data.batches.buckets import ITEM_MULTIPLE, TOKEN_MULTIPLE, find_bucket, pad_to_few_sizes
-from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.objectives import cross_entropy, masked_lm, soft_labels
 from xlt_engine.kernels import attention_plan, packed_attention
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 
@@ -72,10 +72,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, str, bool]] = {
     "masked-lm": (lambda: MaskedLM(encoder()), masked_lm, "tokens", False),
     "tags": (tagger, cross_entropy, "classes", False),
     "tags-weighted": (tagger, cross_entropy, "classes", True),
-    "soft": (tagger, SoftLabels(), "soft", False),
-    "soft-weighted": (tagger, SoftLabels(), "soft", True),
-    "soft-kl-mean": (tagger, SoftLabels("kl", 2.0, "mean"), "soft", False),
-    "soft-logits": (tagger, SoftLabels("logits"), "soft", False),
+    "soft": (tagger, soft_labels, "soft", False),
+    "soft-weighted": (tagger, soft_labels, "soft", True),
     "texts-cls": (lambda: classifier("cls"), cross_entropy, "sequences", False),
     "texts-mean": (lambda: classifier("mean"), cross_entropy, "sequences", False),
 }

@@ -194,7 +194,6 @@ def test_mbert_wiki_changes_the_text_of_the_target_alone(name: str) -> None:
 def test_paper_recipes_read_the_paper_as_documented(name: str) -> None:
     config = recipe(name)
     table = config.selftrain
-    assert (table.soft.loss, table.soft.combine, table.soft.target) == ("mse", "per-voter", "mean")
     assert (table.hard.start, table.hard.mix) == ("student", "natural")
     assert (table.alpha.rule, table.alpha.data) == ("second-difference", "all")
     assert (table.voters, table.restore, table.source_filter, table.abandoned) == (3, "base", "correct", "round")

@@ -16,7 +16,6 @@ INDUCE = "augment.code_switch.induce=true"
 @pytest.mark.parametrize(
     ("task", "overrides", "message"),
     [
-        (TEXTS, ("selftrain.soft.loss=kl", "selftrain.soft.temperature=0"), "soft.temperature: .*greater than 0"),
         (TEXTS, ("source.per_class=3", "source.cap=4"), r"source\.per_class: is given, and so is source\.cap"),
         (TEXTS, ("targets.0.per_class=3",), r"targets\.0\.labelled is missing"),
         (TEXTS, ("finetune.source_mix=weights",), "source_mix: is weights, but there is one source"),

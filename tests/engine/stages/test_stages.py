@@ -31,7 +31,6 @@ from xlt_engine.engine.pseudolabels.refine import (
     words_of_texts,
 )
 from xlt_engine.engine.stages.round_decision import earlier_records
-from xlt_engine.engine.stages.soft import teacher_targets
 from xlt_engine.kernels import votes
 from xlt_engine.model import load_encoder, load_task_model
 from xlt_engine.model.weights import tensors_hash
@@ -398,40 +397,6 @@ def test_positions_of_the_soft_loss(ner: Finished, positions: str) -> None:
 def test_positions_are_an_option_of_tagging(texts: Finished) -> None:
     result = texts.again('selftrain.soft.positions="all"', "selftrain.rounds=0.5")
     assert sum(result.trace("soft1")["valid"]) == 24
-
-
-def test_vote_share(ner: Finished) -> None:
-    """A teacher with three voters hands on thirds; the first one, with a linear head, its one choice."""
-    result = ner.again('selftrain.soft.target="vote-share"')
-    for name, shares in (("soft1", {0, 3}), ("soft2", {0, 1, 2, 3})):
-        thirds = result.soft_labels(name) * 3
-        assert np.abs(thirds - thirds.round()).max() < 1e-6
-        assert set(thirds.round().astype(int).flatten().tolist()) <= shares
-    thirds = ner.base.soft_labels("soft2") * 3
-    assert np.abs(thirds - thirds.round()).max() > 1e-3
-
-
-def test_teacher_targets() -> None:
-    logits = torch.tensor([[[2.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]], [[0.0, 3.0, 0.0]]])
-    assert teacher_targets(logits, "mse", "vote-share")[0] == pytest.approx([2 / 3, 1 / 3, 0])
-    assert teacher_targets(logits, "kl", "mean")[0] == pytest.approx(logits.double().softmax(-1).mean(0)[0].numpy())
-    assert teacher_targets(logits, "logits", "mean")[0] == pytest.approx([1, 1, 0])
-
-
-@pytest.mark.parametrize(
-    ("loss", "combine"), [("mse", "mean"), ("logits", "per-voter"), ("kl", "mean"), ("ce", "per-voter")]
-)
-def test_losses_of_the_soft_stage(ner: Finished, loss: str, combine: str) -> None:
-    """Each once; all pairs, and the values, are in tests/engine/training/test_loop.py."""
-    overrides = [f'selftrain.soft.loss="{loss}"', f'selftrain.soft.combine="{combine}"', "selftrain.soft.epochs=6"]
-    result = ner.again(*overrides, "selftrain.rounds=0.5")
-    trace, targets = result.trace("soft1"), result.soft_labels("soft1")
-    assert np.mean(trace["loss"][-3:]) < np.mean(trace["loss"][:3])
-    normalised = np.abs(targets.sum(1) - 1).max() < 1e-5
-    assert normalised == (loss != "logits")
-    if loss == "ce":
-        entropy = -(targets * np.log(targets)).sum(1).mean()
-        assert trace["loss"][-1] > 0.5 * entropy
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_what_a_stage_may_read(tiny: Callable[[str], Any]) -> None:
     config = tiny("classification").resolved("training.freeze_layers=0", "btf.freeze_layers=1").config
     stages = {stage.name: stage for stage in make_plan(config)}
     soft, btf = given(config, stages["soft1"]), given(config, stages["btf-mlm"])
-    assert (soft.selftrain.soft.loss, soft.source.language) == ("mse", "en")
+    assert (soft.selftrain.soft.positions, soft.source.language) == ("first", "en")
     assert given(soft, stages["hard1"]).selftrain.alpha.rule == config.selftrain.alpha.rule
     # How a stage trains it has resolved: by its own table, else by [training].
     assert stages["btf-mlm"].training.freeze_layers == stages["btf-mlm"].settings["training.freeze_layers"] == 1

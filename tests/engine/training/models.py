@@ -8,7 +8,7 @@ import torch
 
 from xlt_engine.data import PackedBatch, pack
 from xlt_engine.engine import Loop
-from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.objectives import cross_entropy, masked_lm, soft_labels
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 from xlt_engine.model.weights import tensors_hash
 
@@ -43,7 +43,7 @@ def tagger(dropout: float = 0.0, voters: bool = True, layers: int = 2, fresh: bo
 KINDS: dict[str, tuple[Callable[..., Any], Any]] = {
     "mlm": (lambda *given, **more: MaskedLM(encoder(*given, **more), seed=3), masked_lm),
     "hard": (tagger, cross_entropy),
-    "soft": (tagger, SoftLabels()),
+    "soft": (tagger, soft_labels),
     "linear": (lambda *given: tagger(*given, voters=False), cross_entropy),
 }
 

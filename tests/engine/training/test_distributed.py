@@ -91,7 +91,7 @@ def steps(shape: Sequence[Sequence[int]], kind: str) -> list[list[Any]]:
 
 
 def model_and_objective(kind: str) -> tuple[Any, Any]:
-    from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+    from xlt_engine.engine.training.objectives import cross_entropy, masked_lm, soft_labels
     from xlt_engine.model import Encoder, EncoderConfig, MaskedLM, TaskModel, VoterHeads
 
     drop = {"dropout": 0.1, "attention_dropout": 0.1}
@@ -102,7 +102,7 @@ def model_and_objective(kind: str) -> tuple[Any, Any]:
         return MaskedLM(encoder, seed=3), masked_lm
     head = VoterHeads(16, 3, (12, 13, 14), 0.1, seed=2, initializer_range=0.5)
     model = TaskModel(encoder, head, "ner", ("O", "B-X", "I-X"))
-    return model, SoftLabels() if kind == "soft" else cross_entropy
+    return model, soft_labels if kind == "soft" else cross_entropy
 
 
 def train_here(

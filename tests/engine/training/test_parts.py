@@ -18,7 +18,7 @@ from xlt_engine.data.batches.batch import cut
 from xlt_engine.engine import Loop, OptimizerConfig, StepResult
 from xlt_engine.engine.methods.contrastive import LabelAlignment
 from xlt_engine.engine.training.config import PerformanceConfig
-from xlt_engine.engine.training.objectives import SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.objectives import cross_entropy, masked_lm, soft_labels
 from xlt_engine.model import (
     Encoder,
     EncoderConfig,
@@ -60,8 +60,7 @@ KINDS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "pretrain, btf": lambda: (MaskedLM(Encoder(CONFIG, seed=1), seed=3), masked_lm),
     "finetune, hard, cotrain": lambda: (tagger(), cross_entropy),
     "finetune, one layer": lambda: (tagger(linear), cross_entropy),
-    "soft": lambda: (tagger(), SoftLabels()),
-    "soft, kl": lambda: (tagger(), SoftLabels(kind="kl", temperature=2.0, combine="mean")),
+    "soft": lambda: (tagger(), soft_labels),
     "classes": lambda: (classifier(), cross_entropy),
     "classes, mlp": lambda: (classifier(lambda: MlpHead(HIDDEN, CLASSES, 0.3, seed=2)), cross_entropy),
     "classes, mean": lambda: (classifier(pooling="mean"), cross_entropy),

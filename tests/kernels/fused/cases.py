@@ -240,21 +240,9 @@ CASES = [
     ),
     Case("soft-labels", _voters, kernels.soft_label_loss, frozen=_TEACHER),
     Case(
-        "soft-labels-kl",
-        _voters,
-        lambda **t: kernels.soft_label_loss(**t, kind="kl", temperature=2.0, reduction="none"),
-        frozen=_TEACHER,
-    ),
-    Case(
         "soft-labels-mean",
         _voters,
-        lambda logits, teacher, **_: kernels.soft_label_loss(logits, teacher, combine="mean", reduction="mean"),
-        frozen=_TEACHER,
-    ),
-    Case(
-        "soft-labels-logits",
-        _voters,
-        lambda logits, teacher, **_: kernels.soft_label_loss(logits, teacher, kind="logits"),
+        lambda logits, teacher, **_: kernels.soft_label_loss(logits, teacher, reduction="mean"),
         frozen=_TEACHER,
     ),
     Case("hard-labels", _labels, kernels.voter_cross_entropy, frozen=("weights",)),
