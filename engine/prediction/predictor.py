@@ -21,9 +21,8 @@ from ..pseudolabels.filters import decide
 from ..storage.run_warning import RunWarning
 from ..training.device import Precision
 from ..training.out_of_memory import PassRetry
-from .model_folder import Device, ModelLike, open_model
+from .model_folder import Device, ModelLike, Sentence, Split, check_split, open_model
 from .stage_record import stored_alpha
-from .words import Sentence, Split, check_split
 
 ABSTAINED = "_"
 """How a label that is not given is written."""

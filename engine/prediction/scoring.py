@@ -21,8 +21,7 @@ from ..evaluation.inference import Poll, score
 from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
 from ..storage.text import text_table
 from ..training.device import Precision
-from .model_folder import Device, ModelLike, OpenModel, open_model
-from .words import Split
+from .model_folder import Device, ModelLike, OpenModel, Split, open_model
 
 
 @dataclass(frozen=True)

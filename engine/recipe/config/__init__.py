@@ -3,8 +3,7 @@
 from .files import FileReader, merged, reader_of
 from .languages import LanguageReaderConfig, ReaderConfig, SourceConfig, TargetConfig
 from .run import ModelConfig, RunConfig
-from .stages import BtfConfig, MaskedLmConfig, SelfTrainConfig
-from .training import StageConfig, StageTraining, TrainingConfig
+from .stages import BtfConfig, MaskedLmConfig, SelfTrainConfig, StageConfig, StageTraining, TrainingConfig
 
 __all__ = [
     "BtfConfig",
