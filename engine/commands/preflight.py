@@ -143,12 +143,7 @@ def probe(model: Path, pairs: Path, layers: tuple[int, ...] | None, as_json: boo
 @ENCODING
 @JSON
 def rank_sources(
-    target: tuple[Path, ...],
-    source: tuple[str, ...],
-    model: tuple[str, ...],
-    text_column: str,
-    as_json: bool,
-    **options: Any,
+    target: tuple[Path, ...], source: tuple[str, ...], model: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
     """Order candidate source languages for TARGET, unlabelled text, by overlap and by what models say about it.
 
@@ -160,7 +155,7 @@ def rank_sources(
     if twice := [name for name, paths in folders.items() if len(paths) > 1]:
         raise click.UsageError(f"--model {twice[0]} is given twice; give one model for each source")
     models = {name: paths[0] for name, paths in folders.items()}
-    ranking = rank(target, _paths_by_name(source, "--source"), models=models, text=text_column, **options)
+    ranking = rank(target, _paths_by_name(source, "--source"), models=models, **options)
     show(as_json, ranking.as_dict(), ranking.render())
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import ConfigError, ModelError
-from ...data import Example, ItemView, PackedBatch, TokenStore, build_store, inference_batches
+from ...data import Example, ItemView, PackedBatch, TokenStore, inference_batches
 from ...model import Encoder, TaskModel, load_task_model
 from ...model.folder import views
 from ...tasks import per_word, task_of
@@ -78,20 +78,6 @@ def read_sample(
     if per_word(predictor.task):
         return [e if e.words is not None else replace(e, words=predictor.words(e.plain), text=None) for e in examples]
     return [replace(e, words=None, text=e.plain) for e in examples]
-
-
-def store_of(predictor: Predictor, examples: Sequence[Example], folder: Path) -> TokenStore:
-    """The texts as the model reads them."""
-    model = predictor.model
-    return build_store(
-        examples,
-        predictor.tokenizer,
-        folder=folder / "store",
-        task=model.task,
-        labels=model.labels,
-        max_length=predictor.max_length,
-        whole=True,
-    )
 
 
 def padded(store: TokenStore, padding: int) -> Padded:

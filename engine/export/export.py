@@ -21,12 +21,12 @@ from ...model.info import head_of_layout
 from ...tasks import task_of
 from ..evaluation.inference import predict_items
 from ..prediction.predictor import Predictor
-from ..prediction.scoring import evaluate
+from ..prediction.scoring import evaluate, store_of
 from ..prediction.stage_record import keep_record
 from ..storage.files import new_folder
 from ..storage.text import size_text
 from ..vocabulary.texts import run_of, run_texts
-from .compare import compare, padded, read_sample, store_of
+from .compare import compare, padded, read_sample
 from .onnx_graph import FILE, OnnxModel, describe, need_onnx, quantise, write_onnx
 from .write import TOKENIZER, save_tokenizer, write_with_code
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ... import ConfigError, DataError, ModelError
-from ...data import Example, Tokenizer, build_store, guess_format, read_examples, reader_options
+from ...data import Example, Tokenizer, TokenStore, build_store, guess_format, read_examples, reader_options
 from ...data.readers.lines import file_stem
 from ...data.readers.problems import LISTED
 from ...model import TaskModel
@@ -22,6 +22,7 @@ from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
 from ..storage.text import text_table
 from ..training.device import Precision
 from .model_folder import Device, ModelLike, OpenModel, Split, open_model
+from .predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -184,21 +185,19 @@ def evaluate_files(
     return _evaluate(opened, named, poll)
 
 
+def store_of(opened: OpenModel | Predictor, examples: Sequence[Example], folder: Path) -> TokenStore:
+    """The examples as the model reads them, with all of their words or texts."""
+    about: dict[str, Any] = {"task": opened.model.task, "labels": opened.model.labels, "max_length": opened.max_length}
+    return build_store(examples, opened.tokenizer, folder=folder / "store", whole=True, **about)
+
+
 def _evaluate(opened: OpenModel, named: Sequence[tuple[str, str, list[Example]]], poll: Poll) -> EvaluationResult:
     model, scores = opened.model, []
     tagger = per_word(model.task)
     for name, (_, file, examples) in zip(_names(named), named, strict=True):
         _check_labels(model, examples)
         with tempfile.TemporaryDirectory(prefix="xlt-evaluate-") as folder:
-            store = build_store(
-                examples,
-                opened.tokenizer,
-                folder=Path(folder) / "store",
-                task=model.task,
-                labels=model.labels,
-                max_length=opened.max_length,
-                whole=True,
-            )
+            store = store_of(opened, examples, Path(folder))
             scored = score(model, store, poll=poll, prediction=opened.prediction)
             items = int(np.sum(store.num_words)) if tagger else len(store)
             long = int(store.long.sum()) if tagger else store.cut["sequences"]
