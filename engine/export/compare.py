@@ -68,7 +68,6 @@ def read_sample(
 
     Raises:
         ConfigError: there is no text, or no file is named and the folder lies in no run.
-        DataError: a file is missing or wrong.
     """
     examples = read_texts(texts, encoding, text) if texts else list(run_texts(source, ("train", "unlabelled")))
     if not examples:
@@ -128,19 +127,13 @@ def compare(folder: Path, model: TaskModel, texts: Padded, *, code: bool) -> tup
         logits = model(texts.batch)
         ours = logits.log_softmax(-1).logsumexp(0) - math.log(len(logits)) if code else logits[0]
         if importlib.util.find_spec("transformers"):
-            theirs, by = _reopen(folder, model, texts), "transformers"
-        else:
-            read = _with_head if code else _with_engine
-            theirs, by = read(folder, model, texts), "this engine's encoder, since transformers is not installed"
-    return largest_difference(theirs, ours), by
+            return largest_difference(_reopen(folder, model, texts), ours), "transformers"
+        theirs = _with_head(folder, model, texts) if code else load_task_model(folder)(texts.batch)[0]
+    return largest_difference(theirs, ours), "this engine's encoder, since transformers is not installed"
 
 
 def largest_difference(theirs: Tensor, ours: Tensor) -> float:
-    """Between logits.
-
-    Raises:
-        ModelError: it is more than `BOUND`.
-    """
+    """Between logits; a ModelError where it is more than `BOUND`."""
     difference = float((theirs - ours).abs().max())
     if not difference <= BOUND * max(1.0, float(ours.abs().max())):
         raise ModelError(f"its logits differ from ours by {difference:.2g}; nothing was written, please report this")
@@ -167,8 +160,3 @@ def _with_head(folder: Path, model: TaskModel, texts: Padded) -> Tensor:
     for name, value in views(encoder).items():
         value.copy_(tensors[BODY + name])
     return texts.items(head(texts.spread(encoder(texts.batch).hidden), texts.mask))
-
-
-def _with_engine(folder: Path, model: TaskModel, texts: Padded) -> Tensor:
-    """The logits of a folder without code, as this engine reads it."""
-    return load_task_model(folder)(texts.batch)[0]

@@ -160,11 +160,8 @@ def _for_onnxruntime(source: Path, predictor: Predictor, store: TokenStore, fold
             quantise(exact, folder / FILE)
     if int8:
         graph = OnnxModel(model, folder / FILE, tokenizer.pad_id)
-        facts |= {
-            "tried": len(store),
-            "agreement": _agreement(model, graph, store),
-            **_scores(source, predictor, graph),
-        }
+        facts |= {"tried": len(store), "agreement": _agreement(model, graph, store)}
+        facts |= _scores(source, predictor, graph)
     describe(predictor, folder)
     return facts
 
@@ -179,11 +176,7 @@ def _agreement(model: TaskModel, made: TaskModel, store: TokenStore) -> float:
 
 
 def _refuse(model: TaskModel, to: str) -> None:
-    """What no class of transformers, or no graph, reads.
-
-    Raises:
-        ConfigError: a mean that a head of transformers would have to do without.
-    """
+    """Raises a ConfigError for a mean that a head of transformers would have to do without."""
     if to == "linear" and model.pooling == "mean" and "mean" not in model.config.layout.poolings:
         raise ConfigError(
             "the model reads the mean over the tokens, transformers' classifiers of its layout read [CLS]; give --to "

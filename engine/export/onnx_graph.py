@@ -203,11 +203,7 @@ class OnnxModel(TaskModel):
         return texts.items(logits), torch.stack([texts.items(voter) for voter in voters])
 
     def compare(self, texts: Padded) -> float:
-        """The largest difference to the logits of the model itself.
-
-        Raises:
-            ModelError: it is above `BOUND`.
-        """
+        """The largest difference to the logits of the model itself; a ModelError where it is above `BOUND`."""
         with torch.inference_mode():
             ours = super().forward(texts.batch).log_softmax(-1)
             mean, voters = self.outputs(texts)

@@ -53,11 +53,7 @@ class Sentence(NamedTuple):
 
 
 def check_split(texts: Sequence[str], split: Split) -> RunWarning | None:
-    """What is to be said of cutting these texts so.
-
-    Raises:
-        ConfigError: most of the text is in scripts without spaces, and does not come cut into words.
-    """
+    """What is to be said of cutting these texts so; a ConfigError where most is in scripts without spaces."""
     if split == "characters":
         return None
     runs = [run for text in texts for run in unspaced().findall(text)]
@@ -88,7 +84,7 @@ class OpenModel:
 
     Attributes:
         max_length: in tokens: as asked for, else that of the stage in the folder, else all positions of the encoder.
-        prediction: how the stage in the folder was scored: "mean", "vote" or "first"; else "mean".
+        prediction: how the stage in the folder was scored: "mean", "valid", "vote" or "first"; else "mean".
         split: how the recipe of a stage folder cut plain text into words; else around punctuation.
         names: of columns and fields, and `label_map`, as the recipe of a stage folder has them; else empty.
         folder: None for a model in memory.
@@ -145,9 +141,8 @@ def open_model(
     positions = model.config.max_length
     max_length = positions if max_length is None else max_length
     if not 3 < max_length <= positions:
-        raise ConfigError(
-            f"max_length = {max_length}, but it must lie between 4 and the encoder's {positions} positions"
-        )
+        what = f"max_length = {max_length}, but it must lie between 4 and the encoder's {positions} positions"
+        raise ConfigError(what)
     return OpenModel(model, tokenizer, max_length, **about)
 
 

@@ -71,7 +71,6 @@ def out_files(names: Sequence[str | Path], key: dict[str, Any] | None = None) ->
 
     Raises:
         RunInUseError: another process writes them.
-        StorageError: as writing fails.
     """
     if str(names[0]) == "-":
         to_stdout = _writer(sys.stdout.buffer, STDOUT)
@@ -163,16 +162,7 @@ def output(
 ) -> Iterator[tuple[Write, OutFiles]]:
     """What writes a record, with its prediction where it has one, and its files, which appear when the block ends well.
 
-    Args:
-        out: `-` for standard output.
-        names: of columns and fields.
-        reader: of the input, which writes its own format.
-        key: as of `out_files`.
-
-    Raises:
-        ConfigError: for brat, `out` is no `.ann` file.
-        RunInUseError: as `out_files`.
-        StorageError: as writing fails.
+    `out` and `key` are as for `out_files`, `names` those of columns and fields; the reader writes its own format again.
     """
     paths = [out]
     if kind == "brat":

@@ -125,9 +125,8 @@ def evaluate(
     if not groups:
         raise DataError("there are no examples to score on; give at least one")
     named = [(language, "", members) for language, members in groups.items()]
-    return _evaluate(
-        open_model(model, tokenizer, max_length=max_length, device=device, precision=precision), named, poll
-    )
+    opened = open_model(model, tokenizer, max_length=max_length, device=device, precision=precision)
+    return _evaluate(opened, named, poll)
 
 
 def evaluate_files(
@@ -169,11 +168,8 @@ def evaluate_files(
         raise ConfigError("there is no file to score on; give at least one")
     opened = open_model(model, tokenizer, max_length=max_length, device=device, precision=precision)
     task, named = opened.model.task, []
-    options = (
-        {"require_labels": True, "split": split or opened.split}
-        | opened.names
-        | {n: value for n, value in reader.items() if value is not None}
-    )
+    options = {"require_labels": True, "split": split or opened.split} | opened.names
+    options |= {name: value for name, value in reader.items() if value is not None}
     for i, file in enumerate(files):
         language = languages[i] if languages else ""
         kind = guess_format(file, task=task, encoding=encoding) if file_format == "auto" else file_format

@@ -36,11 +36,7 @@ MAX_FERTILITY = 3.0
 class StreamedTexts:
     """Unlabelled text that is read anew each time that one goes over it, once at first, to count it.
 
-    Attributes:
-        different: how many texts are no repeat of one before.
-
-    Raises:
-        DataError: as `stream_file`.
+    `different` of them are no repeat of one before.
     """
 
     def __init__(self, read: Callable[[], Iterator[Example]]) -> None:
@@ -265,11 +261,10 @@ def coverage(config: RunConfig, texts: Texts, tokenizer: Tokenizer) -> tuple[lis
         row, cut, tokens = _coverage(language, sample, tokenizer, config.max_length)
         rows.append(row)
         if row.unknown > MAX_UNKNOWN:
-            message = (
-                f"{language}: {row.unknown:.1%} of the tokens are unknown to the tokenizer, so the model cannot tell "
-                "these words apart; take a model whose vocabulary knows the language"
-            )
-            warnings.append(RunWarning("unknown-tokens", message, {"language": language, "share": row.unknown}))
+            message = f"{language}: {row.unknown:.1%} of the tokens are unknown to the tokenizer"
+            fix = "so the model cannot tell these words apart; take a model whose vocabulary knows the language"
+            values = {"language": language, "share": row.unknown}
+            warnings.append(RunWarning("unknown-tokens", f"{message}, {fix}", values))
         if row.fertility > MAX_FERTILITY:
             message = (
                 f"{language}: {row.fertility:.1f} tokens per word: the vocabulary hardly knows the language; expect "
@@ -292,15 +287,8 @@ def _coverage(
     tokens = sum(len(x) - tokenizer.num_special(e.pair is not None) for x, e in zip(ids, examples, strict=True))
     unknown = sum(x.count(tokenizer.unk_id) for x in ids)
     cut = sum(max(0, len(x) - max_length) for x, (_, windows) in zip(ids, sample, strict=True) if not windows)
-    row = Coverage(
-        language,
-        len(sample),
-        words,
-        unknown / max(1, tokens),
-        tokens / max(1, words),
-        cut / max(1, tokens),
-        max(map(len, ids), default=0),
-    )
+    longest, of = max(map(len, ids), default=0), max(1, tokens)
+    row = Coverage(language, len(sample), words, unknown / of, tokens / max(1, words), cut / of, longest)
     return row, cut, tokens
 
 

@@ -66,7 +66,7 @@ def for_new_encoder(train: int, targets: Sequence[int], words: int) -> Settings:
     settings.tables["training"] = {"freeze_layers": (0, "a small encoder needs all its layers")}
     settings.tables["pretrain"] = _mlm((1 + len(targets)) * most, 1000, 2 * rate, (3, 60))
     settings.tables["btf"] = _mlm(2 * most, 600, 1.5 * rate, (3, 40)) | {
-        "freeze_embeddings": (False, "the words of the task are still to be learned"),
+        "freeze_embeddings": (False, "the words of the task are still to be learned")
     }
     settings.tables |= _task_tables(train, max(targets), rate, POOL)
     return settings

@@ -120,21 +120,12 @@ def load_recipe(
 
 
 def key_places(source: str | Path | None, overrides: Sequence[str]) -> Callable[[Key], str]:
-    """Where a key of a recipe stands, or the table around it: `recipe.toml:12`, or the option that gave it.
-
-    Raises:
-        ConfigError: there is no such recipe, or it is not TOML.
-    """
-    _, lines, _ = _read(source, overrides)
-    return lines.where
+    """Where a key of a recipe stands, or the table around it: `recipe.toml:12`, or the option that gave it."""
+    return _read(source, overrides)[1].where
 
 
 def model_names(source: str | Path | None, overrides: Sequence[str]) -> list[str]:
-    """The names of models in a recipe, whatever else is in it: not those of folders that are there.
-
-    Raises:
-        ConfigError: there is no such recipe, or it is not TOML.
-    """
+    """The names of models in a recipe, whatever else is in it: not those of folders that are there."""
     raw, places, _ = _read(source, overrides)
     names: list[str] = []
     for key in (("model", "name"), ("cotrain", "model")):
@@ -184,7 +175,11 @@ def _find(source: str | Path | None) -> tuple[Path | None, str, str]:
 
 
 def _read(source: str | Path | None, overrides: Sequence[str]) -> tuple[dict[str, Any], _Places, list[Problem]]:
-    """Tables with the options in them, where keys came from, and what is wrong with options."""
+    """Tables with the options in them, where keys came from, and what is wrong with options.
+
+    Raises:
+        ConfigError: there is no such recipe, or it is not TOML.
+    """
     path, label, text = _find(source)
     raw = _parse(text, label)
     problems: list[Problem] = []

@@ -238,16 +238,10 @@ class SelfTrainConfig:
     abandoned: Literal["round", "drop"] = option("round", "rejected target items sit out a round, or leave for good")
     cap: int = option(0, "largest number of unlabelled target examples; 0 means all", min=0)
     source_prior: float = option(
-        0.0,
-        "how far the teacher's shares of classes, of tags that of O, follow the labelled source's",
-        min=0,
-        max=1,
+        0.0, "how far the teacher's shares of classes, of tags that of O, follow the labelled source's", min=0, max=1
     )
     word_pooling: float = option(
-        0.0,
-        "weight of what the teacher says of the same word elsewhere, or of texts with the same words",
-        min=0,
-        max=1,
+        0.0, "weight of what the teacher says of the same word elsewhere, or of texts with the same words", min=0, max=1
     )
     soft: SoftConfig = field(default_factory=SoftConfig)
     hard: HardConfig = field(default_factory=HardConfig)
