@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -202,15 +202,16 @@ def leak_warnings(texts: Texts) -> Iterator[RunWarning]:
         if file.role == "test"
     }
     tested = {text for lines in tests.values() for _, text in lines}
-    first_lines: dict[Path, dict[object, int]] = {}
-    roles: dict[Path, str] = {}
+    training: dict[Path, tuple[str, dict[object, int]]] = {}
     for file, examples in texts.items() if tested else ():
-        if file.role != "test" and file.path not in roles:
-            first_lines[file.path], roles[file.path] = _first_lines(examples, tested), file.role
+        if file.role != "test" and file.path not in training:
+            training[file.path] = file.role, {}
+            for example in examples:
+                if (text := _text(example)) in tested:
+                    training[file.path][1].setdefault(text, example.line)
     for test, numbered in tests.items():
-        for path, role in roles.items():
-            index = first_lines[path]
-            lines = [(line, index[text]) for line, text in numbered if text in index]
+        for path, (role, first_lines) in training.items():
+            lines = [(line, first_lines[text]) for line, text in numbered if text in first_lines]
             if lines:
                 places = some((f"{a} = {b}" for a, b in lines), LISTED)
                 message = (
@@ -232,14 +233,6 @@ def repeat_warnings(texts: Texts) -> Iterator[RunWarning]:
         if repeated and repeated * 10 >= len(examples):
             message = f"{file.path}: {repeated} of {len(examples)} texts repeat an earlier one; drop the copies"
             yield RunWarning("repeated-text", message, {"count": repeated, "total": len(examples)})
-
-
-def _first_lines(examples: Iterable[Example], among: Container[object]) -> dict[object, int]:
-    lines: dict[object, int] = {}
-    for example in examples:
-        if (text := _text(example)) in among:
-            lines.setdefault(text, example.line)
-    return lines
 
 
 def _text(example: Example) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -174,8 +175,7 @@ class _Checker:
         """Files, labels, model, settings; then, if all is well, the cost."""
         files = recipe_files(self.config)
         self.texts, faults = read_all(self.config, files)
-        self._add_faults(faults)
-        self._add_faults(label_faults(self.config, self.texts))
+        self._add_faults([*faults, *label_faults(self.config, self.texts)])
         self.report.files += [self._row(file) for file in files]
         self.report.warnings += leak_warnings(self.texts)
         self.report.warnings += repeat_warnings(self.texts)
@@ -221,12 +221,10 @@ class _Checker:
 
     def _row(self, file: DataFile) -> FileRow:
         examples = self.texts.get(file)
-        counts, spans = dict[str, int](), has_spans(self.config.task)
-        for example in examples or () if file.labelled else ():
-            for tag in example.tags:
-                if not spans or (tag[:2] != "I-" and tag != OUTSIDE):
-                    name = tag.removeprefix("B-") if spans else tag
-                    counts[name] = counts.get(name, 0) + 1
+        counts: dict[str, int] = Counter(t for e in examples or () if file.labelled for t in e.tags)
+        if has_spans(self.config.task):
+            begun = (tag for tag in counts if tag != OUTSIDE and tag[:2] != "I-")
+            counts = {tag.removeprefix("B-"): counts[tag] for tag in begun}
         number = None if examples is None else len(examples)
         path = str(file.path).removeprefix(f"{self.folder}{os.sep}")
         return FileRow(file.role, file.language, path, number, dict(sorted(counts.items())))

@@ -158,12 +158,9 @@ def find_files(
     spare = [x for x in map(language_of, test) if x and x != code and x not in guesses]
     if guesses == [None] and len(spare) == 1:
         guesses = [*spare]
-    notes = []
-    first = Language("", [look(source)], None if source_test is None else look(source_test))
-    if code is None:
-        code = "src"
-        notes.append(_note(source, code, "--language"))
-    first.code = code
+    notes = [] if code else [_note(source, "src", "--language")]
+    code = code or "src"
+    first = Language(code, [look(source)], None if source_test is None else look(source_test))
     targets: dict[str, Language] = {}
     for path, guess in zip(unlabelled, guesses, strict=True):
         number = sum(x.code.startswith("tgt") for x in targets.values()) + 1

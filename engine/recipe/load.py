@@ -27,9 +27,6 @@ from .hub import cached_model, is_name
 from .schema import Builder, dotted, nearest, show, toml_key
 from .toml_parse import LONGEST, Key, TooLargeError, key_lines, parse_toml
 
-__all__ = ["Problem", "RecipeError", "Resolved", "dump_toml", "load_recipe", "packaged_recipes"]
-
-
 LISTED = 100
 """Problems of a recipe that are written out."""
 
