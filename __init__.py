@@ -1,19 +1,6 @@
 """xlt-engine: zero-shot cross-lingual transfer without parallel corpora.
 
 Importing this package loads neither torch nor any room of the house; the names below are resolved on first use.
-
-Exceptions::
-
-    XltError              exit code 1
-      ConfigError         2   a recipe or an option is wrong
-      DataError           3   an input file is wrong
-      ModelError          4   a model folder or checkpoint is wrong
-      StorageError        5   the disk is full, read-only or failing
-      RunInUseError       6   another process holds the run folder
-      DivergedError       7   the loss or a gradient is not finite
-      OutOfMemoryError    8   a step does not fit into memory
-      PeerLostError       9   another process of the run has ended or does not answer
-      Interrupted         129, 130 or 143, after SIGHUP, SIGINT or SIGTERM and a clean checkpoint
 """
 
 from __future__ import annotations

@@ -16,14 +16,12 @@ from xlt_engine import ConfigError, PeerLostError, StorageError, XltError, __ver
 from xlt_engine.engine.commands.console import FIRST, LOST, StopRequest, write
 
 _MODULES = {
-    "ablate": ("ablate", "tables"),
     "bench": ("bench",),
     "corpus": ("corpus",),
     "export": ("export", "extend-vocabulary"),
-    "finished": ("report", "thresholds", "verify", "why"),
+    "finished": ("ablate", "report", "tables", "thresholds", "verify", "why"),
     "predict": ("evaluate", "predict"),
-    "preflight": ("check", "env", "info", "init"),
-    "probe": ("probe",),
+    "preflight": ("check", "env", "info", "init", "probe"),
     "run": ("run",),
 }
 COMMANDS = {command: module for module, commands in _MODULES.items() for command in commands}

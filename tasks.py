@@ -13,20 +13,18 @@ class Task:
 
     Attributes:
         title: for people; `labelling` is what its labels are.
+        metric: the headline; `kind` is what it is made of class by class.
         per_word: whether each word has a label; else each text has one.
         spans: whether the labels are tags that mark entities, `O` among them.
-        metric: the headline; `kind` is what it is made of class by class.
-        classes: how the class of transformers for it ends.
     """
 
     name: str
     title: str
     labelling: str
-    per_word: bool
-    spans: bool
     metric: str
     kind: str
-    classes: str
+    per_word: bool = True
+    spans: bool = False
 
     @property
     def units(self) -> str:
@@ -39,6 +37,11 @@ class Task:
         return self.units[:-1]
 
     @property
+    def classes(self) -> str:
+        """How the class of transformers for it ends."""
+        return "ForTokenClassification" if self.per_word else "ForSequenceClassification"
+
+    @property
     def auto_class(self) -> str:
         """The class of transformers that opens any layout's model."""
         return f"AutoModel{self.classes}"
@@ -46,44 +49,15 @@ class Task:
     @property
     def pipeline(self) -> str:
         """What transformers and the Hub call it."""
-        return {"ForTokenClassification": "token-classification"}.get(self.classes, "text-classification")
+        return "token-classification" if self.per_word else "text-classification"
 
 
-TASKS = {
-    task.name: task
-    for task in (
-        Task(
-            "ner",
-            "named entity recognition",
-            "one tag per word (BIO)",
-            per_word=True,
-            spans=True,
-            metric="entity_f1",
-            kind="entity type",
-            classes="ForTokenClassification",
-        ),
-        Task(
-            "tag",
-            "tagging",
-            "one tag per word, no entities",
-            per_word=True,
-            spans=False,
-            metric="accuracy",
-            kind="tag",
-            classes="ForTokenClassification",
-        ),
-        Task(
-            "classification",
-            "text classification",
-            "one label per text",
-            per_word=False,
-            spans=False,
-            metric="accuracy",
-            kind="class",
-            classes="ForSequenceClassification",
-        ),
-    )
-}
+_ALL = (
+    Task("ner", "named entity recognition", "one tag per word (BIO)", "entity_f1", "entity type", spans=True),
+    Task("tag", "tagging", "one tag per word, no entities", "accuracy", "tag"),
+    Task("classification", "text classification", "one label per text", "accuracy", "class", per_word=False),
+)
+TASKS = {task.name: task for task in _ALL}
 """By name, those that a model can be for."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,15 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def _file(name: str, help: str, kind: click.Path = _FILE, **more: Any) -> Callable[[Any], Any]:
-    return click.option(name, type=kind, metavar="FILE", help=help, **more)
+def _file(name: str, help: str, kind: click.Path = _FILE, field: str = "", **more: Any) -> Callable[[Any], Any]:
+    """An option for files; `field` is what the configuration calls it, where that is another name."""
+    return click.option(name, *([field] if field else []), type=kind, metavar="FILE", help=help, **more)
 
 
 @click.command()
 @_file("--entities", "Labelled training file of the source language; repeatable.", multiple=True)
 @_file(
-    "--text",
-    "Target text, a sentence or paragraph a line, or a folder of such files; repeatable.",
-    PATH,
-    multiple=True,
+    "--text", "Target text, a sentence or paragraph a line, or a folder of such files; repeatable.", PATH, multiple=True
 )
 @_file(
     "--target-dump",
@@ -36,12 +35,12 @@ def _file(name: str, help: str, kind: click.Path = _FILE, **more: Any) -> Callab
     multiple=True,
 )
 @_file("--titles", "Table: title in the source language, tab, title in the target language.")
-@_file("--source-dump", "pages-articles XML of the source wiki: pages, redirects, disambiguation pages.")
+@_file("--source-dump", "pages-articles XML of the source wiki: pages, redirects, disambiguation pages.", field="dump")
 @_file("--page", "Table page of the source wiki, in place of --source-dump (SQL).")
 @_file("--redirect", "Table redirect, to go with --page (SQL).")
 @_file("--page-props", "Table page_props, to go with --page: disambiguation pages (SQL).")
 @_file("--langlinks", "Table langlinks of the source wiki (SQL).")
-@_file("--wikidata", "Table wb_items_per_site of Wikidata, in place of --langlinks or beside it (SQL).")
+@_file("--wikidata", "Table wb_items_per_site of Wikidata, in place of --langlinks or beside it (SQL).", field="items")
 @click.option("--out", type=_FILE, required=True, help="Corpus, a sentence a line; control and report go beside it.")
 @click.option("--language", help="Language of the text.  [default: by the file names]")
 @click.option("--source-language", help="Language of the entities.  [default: by the file names, else en]")
@@ -52,9 +51,7 @@ def _file(name: str, help: str, kind: click.Path = _FILE, **more: Any) -> Callab
 @click.option("--max-chars", type=click.IntRange(1), help="Longest sentence.  [default: 500; 200 without word spaces]")
 @click.option("--split/--no-split", default=True, help="Cut lines and paragraphs into sentences.  [default: split]")
 @click.option(
-    "--language-check/--no-language-check",
-    default=True,
-    help="Drop sentences in other languages.  [default: check]",
+    "--language-check/--no-language-check", default=True, help="Drop sentences in other languages.  [default: check]"
 )
 @click.option("--control/--no-control", default=True, help="Write as many random sentences.  [default: control]")
 @click.option(
@@ -67,6 +64,7 @@ def _file(name: str, help: str, kind: click.Path = _FILE, **more: Any) -> Callab
 @click.option("--redirects/--no-redirects", default=True, help="Follow redirects.  [default: redirects]")
 @click.option(
     "--skip-disambiguation/--keep-disambiguation",
+    "disambiguation",
     default=True,
     help="Skip entities whose page lists meanings.  [default: skip]",
 )
@@ -74,7 +72,12 @@ def _file(name: str, help: str, kind: click.Path = _FILE, **more: Any) -> Callab
     "--first-letter/--no-first-letter", default=True, help="Let a title begin with a small letter.  [default: let]"
 )
 @click.option("--strip-qualifier", is_flag=True, help="Look for Merkur where the title is Merkur (Planet).")
-@click.option("--target-redirects", is_flag=True, help="Redirects of the target dump are names too (reads it twice).")
+@click.option(
+    "--target-redirects",
+    "target_aliases",
+    is_flag=True,
+    help="Redirects of the target dump are names too (reads it twice).",
+)
 @SEED
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one for each processor]")
 @QUIET
@@ -96,13 +99,7 @@ def corpus(stop: StopRequest, /, workers: int | None, quiet: bool, as_json: bool
 def _config(values: dict[str, Any]) -> CorpusConfig:
     from ..corpus.config import CorpusConfig, LinkRules, SourceFiles
 
-    wiki = {"dump": "source_dump", "page": "page", "redirect": "redirect", "page_props": "page_props"}
-    wiki |= {"langlinks": "langlinks", "items": "wikidata"}
-    rules = {"redirects": "redirects", "disambiguation": "skip_disambiguation", "first_letter": "first_letter"}
-    rules |= {"strip_qualifier": "strip_qualifier"}
-    return CorpusConfig(
-        source_wiki=SourceFiles(**{field: values.pop(option) for field, option in wiki.items()}),
-        rules=LinkRules(**{field: values.pop(option) for field, option in rules.items()}),
-        target_aliases=values.pop("target_redirects"),
-        **{name: value for name, value in values.items() if value is not None},
-    )
+    files = SourceFiles(**{field.name: values.pop(field.name) for field in fields(SourceFiles)})
+    rules = LinkRules(**{field.name: values.pop(field.name) for field in fields(LinkRules)})
+    given = {name: value for name, value in values.items() if value is not None}
+    return CorpusConfig(source_wiki=files, rules=rules, **given)

@@ -22,16 +22,14 @@ from .options import ENCODING, JSON, MODEL, PATH, SEED, TEXT_COLUMN, FileCommand
 @SEED
 @ENCODING
 @JSON
-def extend_vocabulary(
-    model: Path, texts: tuple[Path, ...], out: Path, text_column: str, as_json: bool, **options: Any
-) -> None:
+def extend_vocabulary(model: Path, texts: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Give the encoder MODEL pieces for the words of another language; old ids and their weights stay.
 
     The new folder is for model.path of a recipe, whose bilingual task fitting then trains the new pieces.
     """
     from ..vocabulary.extend import extend_vocabulary as extend
 
-    report = extend(model, texts, out, text=text_column, **options)
+    report = extend(model, texts, out, **options)
     show(as_json, asdict(report), report.render())
 
 
@@ -46,15 +44,7 @@ def extend_vocabulary(
 @ENCODING
 @JSON
 def export(
-    stage: Path,
-    out: Path,
-    to: str | None,
-    prune_vocab: bool,
-    int8: bool,
-    texts: tuple[Path, ...],
-    text_column: str,
-    as_json: bool,
-    **options: Any,
+    stage: Path, out: Path, to: str | None, prune_vocab: bool, int8: bool, as_json: bool, **options: Any
 ) -> None:
     """Write the task model of STAGE, a folder of a run, to OUT in another form.
 
@@ -75,8 +65,8 @@ def export(
     from ..vocabulary.prune import prune_model
 
     if to is None:
-        pruned = prune_model(stage, out, texts, text=text_column, **options)
+        pruned = prune_model(stage, out, **options)
         show(as_json, asdict(pruned), pruned.render())
     else:
-        report = export_model(stage, out, to, texts, int8=int8, text=text_column, **options)
+        report = export_model(stage, out, to, int8=int8, **options)
         show(as_json, asdict(report), report.render())

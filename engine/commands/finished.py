@@ -1,14 +1,15 @@
-"""The commands that look into a finished run: `report`, `thresholds`, `why` and `verify`."""
+"""`report`, `thresholds`, `why` and `verify` look into a finished run; `ablate` and `tables` compare several."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
-from .console import say_result, show
-from .options import JSON, PATH, RUN
+from .console import StopRequest, make_progress, pass_stop, say_result, show, write
+from .options import JOBS, JSON, OVERRIDES, PATH, QUIET, RECIPE, REUSE, RUN, SEEDS
 
 
 @click.command()
@@ -42,9 +43,10 @@ def report(
     summary = write_summary(run_folder)
     write_for_page(run_folder, quoting=not no_sentences)
     page = write_report(run_folder)
-    for folder, write in ((csv_folder, write_csv), (event_folder, write_events)):
-        if folder is not None:
-            write(load_run(run_folder), folder)
+    if csv_folder is not None:
+        write_csv(load_run(run_folder), csv_folder)
+    if event_folder is not None:
+        write_events(load_run(run_folder), event_folder)
     if as_json:
         show(as_json, summary, "")
     else:
@@ -92,3 +94,67 @@ def verify(run_folder: Path, as_json: bool) -> None:
     show(as_json, found.as_dict(), found.render())
     if found.exit_code:
         raise SystemExit(found.exit_code)
+
+
+@click.command()
+@RECIPE
+@click.option("--rows", multiple=True, metavar="NAME,...", help="Rows and groups, or all.  [default: main]")
+@SEEDS
+@click.option("--run-dir", type=PATH, help="Folder.  [default: runs/NAME-ablation]")
+@OVERRIDES
+@REUSE
+@JOBS
+@click.option("--dry-run", is_flag=True, help="Print what would be made, what is shared, and the time.")
+@click.option("--list", "list_rows", is_flag=True, help="Print groups and rows with their meaning.")
+@QUIET
+@JSON
+@pass_stop
+def ablate(
+    stop: StopRequest,
+    /,
+    recipe: str | None,
+    rows: tuple[str, ...],
+    dry_run: bool,
+    list_rows: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run a RECIPE as it is and without each part of the method, and compare the results.
+
+    Rows share what they have in common. Killed or stopped, the same command goes on.
+    """
+    from ..lab.ablation.ablate import ablate as make_rows
+    from ..lab.ablation.rows import describe_rows, forecast, render_forecast
+
+    if list_rows:
+        write(describe_rows())
+        return
+    options["rows"] = [name for listed in rows for name in listed.split(",") if name]
+    if dry_run:
+        expected = forecast(recipe, **options)
+        show(as_json, expected, render_forecast(expected))
+        return
+    stop.begin()
+    result = make_rows(recipe, **options, progress=make_progress(quiet), should_stop=stop.should_stop)
+    show(as_json, result.values, f"{result.text}\nreport: {result.report}")
+    if result.failed:
+        name, error = next(iter(result.failed.items()))
+        raise type(error)(f"{len(result.failed)} of the rows failed; the first, {name}: {error}")
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["cls", "conll"]))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=PATH, help="Folder for tables.md, tables.json and Figure 2.")
+@JSON
+def tables(kind: Literal["cls", "conll"], runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Join finished RUNS into Tables 3 to 9 and Figure 2 of arXiv 2310.04726, beside the paper's cells.
+
+    RUNS are folders of `run` and `ablate`, or folders that hold them. What no run has is named with the command
+    that makes it.
+    """
+    from ..lab.paper.tables import paper_tables, render_tables
+
+    values = paper_tables(kind, runs, out)
+    show(as_json, values, render_tables(values))

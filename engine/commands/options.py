@@ -97,5 +97,5 @@ TARGETS = click.option(
     "--target", "targets", multiple=True, metavar="CODE", help="Only this target, and what all share; repeatable."
 )
 TEXT_COLUMN = click.option(
-    "--text-column", default="text", show_default=True, help="Table or JSONL: column of the text."
+    "--text-column", "text", default="text", show_default=True, help="Table or JSONL: column of the text."
 )

@@ -32,9 +32,8 @@ def _column(name: str, of: str, files: str = "Table or JSONL", **more: Any) -> C
 
 _TEXT, _PAIR, _LABEL = _column("text", "text"), _column("pair", "second text"), _column("label", "class")
 _WORDS, _TAGS = _column("words", "words", "JSONL"), _column("tags", "tags", "JSONL")
-_TOKEN, _TAG = (
-    _column(*names, "CoNLL", type=int, metavar="N") for names in (("token", "words, from 0"), ("tag", "tags, from 0"))
-)
+_TOKEN = _column("token", "words, from 0", "CoNLL", type=int, metavar="N")
+_TAG = _column("tag", "tags, from 0", "CoNLL", type=int, metavar="N")
 _HEADER = click.option(
     "--no-header",
     "header",

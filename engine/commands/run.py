@@ -7,39 +7,26 @@ from typing import Any
 
 import click
 
+from . import options as given
 from .console import StopRequest, make_progress, pass_stop, say, say_result, show
-from .options import (
-    DEVICES,
-    DOWNLOAD,
-    JOBS,
-    JSON,
-    OVERRIDES,
-    PATH,
-    PRECISIONS,
-    PRESET,
-    PROGRESS,
-    QUIET,
-    RECIPE,
-    REUSE,
-    SEEDS,
-    TARGETS,
-)
 
+_SETTINGS = ("preset", "device", "precision", "deterministic", "training.micro_batch")
+"""Keys of a recipe that have options of their own."""
 _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "contrastive", "evaluate", "all"])
 
 
 @click.command()
-@RECIPE
+@given.RECIPE
 @click.option(
     "--stage", type=_STAGES, default="all", show_default=True, help="Make this stage's result exist, with all it needs."
 )
-@TARGETS
-@click.option("--run-dir", type=PATH, help="Folder of the run, or runs.  [default: runs/NAME]")
-@OVERRIDES
-@PRESET
-@SEEDS
-@click.option("--device", type=DEVICES)
-@click.option("--precision", type=PRECISIONS)
+@given.TARGETS
+@click.option("--run-dir", type=given.PATH, help="Folder of the run, or runs.  [default: runs/NAME]")
+@given.OVERRIDES
+@given.PRESET
+@given.SEEDS
+@click.option("--device", type=given.DEVICES)
+@click.option("--precision", type=given.PRECISIONS)
 @click.option("--micro-batch", metavar="N|auto", help="Sequences in one forward pass; auto halves what does not fit.")
 @click.option("--deterministic", flag_value="true", help="The same bits in every run, on a GPU too, or an error.")
 @click.option(
@@ -49,13 +36,13 @@ _STAGES = click.Choice(["pretrain", "btf", "finetune", "selftrain", "cotrain", "
     show_default=True,
     help="auto skips what is done and goes on where a run was cut off; never makes the stages anew.",
 )
-@JOBS
-@REUSE
-@DOWNLOAD
+@given.JOBS
+@given.REUSE
+@given.DOWNLOAD
 @click.option("--dry-run", is_flag=True, help="Print stages, steps, parameters, memory and time; train nothing.")
-@PROGRESS
-@QUIET
-@JSON
+@given.PROGRESS
+@given.QUIET
+@given.JSON
 @pass_stop
 def run(
     stop: StopRequest,
@@ -63,11 +50,6 @@ def run(
     recipe: str | None,
     run_dir: Path | None,
     overrides: tuple[str, ...],
-    preset: str | None,
-    device: str | None,
-    precision: str | None,
-    micro_batch: str | None,
-    deterministic: str | None,
     resume: str,
     jobs: int | None,
     reuse: tuple[Path, ...],
@@ -78,12 +60,11 @@ def run(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Run a RECIPE: a file, the name of a packaged recipe, or nothing (xlt.toml here, else the demo).
+    """Run a given.RECIPE: a file, the name of a packaged recipe, or nothing (xlt.toml here, else the demo).
 
     What exists and is unchanged is skipped; what was cut off goes on where it was, to the same result.
     """
-    settings = {"preset": preset, "device": device, "precision": precision, "deterministic": deterministic}
-    settings["training.micro_batch"] = micro_batch
+    settings = {key: chosen.pop(key.rpartition(".")[2]) for key in _SETTINGS}
     values = [*overrides, *(f"{key}={value}" for key, value in settings.items() if value is not None)]
     if download:
         from ..recipe.hub import fetch_model

@@ -22,8 +22,7 @@ from ...model.layers import Embeddings, FinalNorm, Layer, PreNormEmbeddings, Pre
 from ...tasks import per_word
 from ..prediction.predictor import Predictor
 from ..storage.files import atomic_write_json
-from .compare import largest_difference
-from .sample import Padded, rectangle
+from .compare import Padded, largest_difference, rectangle
 from .write import label_names, plain_head, plain_tensors, save_tokenizer
 
 
@@ -204,11 +203,7 @@ class OnnxModel(TaskModel):
         return texts.items(logits), torch.stack([texts.items(voter) for voter in voters])
 
     def compare(self, texts: Padded) -> float:
-        """The largest difference to the logits of the model itself.
-
-        Raises:
-            ModelError: it is above `BOUND`.
-        """
+        """The largest difference to the logits of the model itself; a ModelError where it is above `BOUND`."""
         with torch.inference_mode():
             ours = super().forward(texts.batch).log_softmax(-1)
             mean, voters = self.outputs(texts)

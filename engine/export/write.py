@@ -97,9 +97,10 @@ def write_with_code(model: TaskModel, tokenizer: Tokenizer, folder: Path) -> Non
     Its `model_type` is one that transformers does not have: without the code it opens nothing, rather than drawing a
     classifier.
     """
+    auto = task_of(model.task).auto_class
     config: dict[str, Any] = {
         "architectures": ["XltModel"],
-        "auto_map": {"AutoConfig": f"{_CODE}.XltConfig", task_of(model.task).auto_class: f"{_CODE}.XltModel"},
+        "auto_map": {"AutoConfig": f"{_CODE}.XltConfig", auto: f"{_CODE}.XltModel"},
         "dtype": "float32",
         "encoder": model.config.to_hf(),
         "head": head_arguments(model),
@@ -110,9 +111,7 @@ def write_with_code(model: TaskModel, tokenizer: Tokenizer, folder: Path) -> Non
     atomic_write_json(folder / "config.json", config)
     code = Template(Path(__file__).with_name(f"{_CODE}.txt").read_text("utf-8"))
     atomic_write_text(folder / f"{_CODE}.py", code.substitute(head=inspect.getsource(XltHead)))
-    auto = task_of(model.task).auto_class
-    readme = _README.format(auto=auto, tokenizer=TOKENIZER.format("FOLDER"))
-    atomic_write_text(folder / "README.md", readme)
+    atomic_write_text(folder / "README.md", _README.format(auto=auto, tokenizer=TOKENIZER.format("FOLDER")))
     save_tokenizer(model, tokenizer, folder)
 
 

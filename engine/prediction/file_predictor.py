@@ -103,11 +103,11 @@ def predict_file(
     key = _key(predictor, file, [kind, output_format, encoding, asdict(names)])
     usual = _names(predictor, {})
     shown = replace(usual, pair=names.pair and (usual.pair or "pair"))  # as `evaluate` looks for them
-    with output(out, output_format, shown, reader, key) as result:
-        records, done = _bounded(reader), result.files.done
+    with output(out, output_format, shown, reader, key) as (write, out_files):
+        records, done = _bounded(reader), out_files.done
         if done:
             progress.note(f"{out}: going on after {done:,} records that were written before")
-            predictor.counts.update(result.files.counts)
+            predictor.counts.update(out_files.counts)
             deque(islice(records, done), maxlen=0)
         empty = not done
         for chunk in _chunks(records):
@@ -118,10 +118,10 @@ def predict_file(
             predictor.counts["without_text"] = reader.counts["without_text"]
             said = len(predictor.warnings)
             for record, prediction in zip(chunk, _label(predictor, chunk), strict=True):
-                result.write(record, prediction)
+                write(record, prediction)
             for warning in predictor.warnings[said:]:
                 progress.warning(warning)
-            result.files.advance(len(chunk), predictor.counts)
+            out_files.advance(len(chunk), predictor.counts)
             meter.show()
         problems.raise_if_any()
         if empty:

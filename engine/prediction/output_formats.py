@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -70,7 +71,6 @@ def out_files(names: Sequence[str | Path], key: dict[str, Any] | None = None) ->
 
     Raises:
         RunInUseError: another process writes them.
-        StorageError: as writing fails.
     """
     if str(names[0]) == "-":
         to_stdout = _writer(sys.stdout.buffer, STDOUT)
@@ -156,30 +156,13 @@ AnyPrediction = Prediction | TagPrediction
 Write = Callable[[Record, AnyPrediction | None], None]
 
 
-@dataclass(frozen=True)
-class Output:
-    """`write` writes a record, with its prediction where it has one; `files` know how many have been written."""
-
-    write: Write
-    files: OutFiles
-
-
 @contextmanager
 def output(
     out: str | Path, kind: OutputFormat, names: ReaderOptions, reader: Reader, key: dict[str, Any] | None = None
-) -> Iterator[Output]:
-    """The output in one of the formats; files appear when the block ends well.
+) -> Iterator[tuple[Write, OutFiles]]:
+    """What writes a record, with its prediction where it has one, and its files, which appear when the block ends well.
 
-    Args:
-        out: `-` for standard output.
-        names: of columns and fields.
-        reader: of the input, which writes its own format.
-        key: as of `out_files`.
-
-    Raises:
-        ConfigError: for brat, `out` is no `.ann` file.
-        RunInUseError: as `out_files`.
-        StorageError: as writing fails.
+    `out` and `key` are as for `out_files`, `names` those of columns and fields; the reader writes its own format again.
     """
     paths = [out]
     if kind == "brat":
@@ -189,14 +172,14 @@ def output(
     with out_files(paths, key) as files:
         emit, *beside = files.emit
         if kind == "brat":
-            yield Output(_Brat(emit, beside[0], files.state).write, files)
+            yield partial(_write_brat, emit, beside[0], files.state), files
         elif kind == "tsv":
-            yield Output(_Table(emit, names, files.state).write, files)
+            yield partial(_write_tsv, emit, names, files.state), files
         elif kind == "same":
-            yield Output(lambda record, prediction: emit(reader.write(record, prediction)), files)
+            yield lambda record, prediction: emit(reader.write(record, prediction)), files
         else:
             line = _LINES[kind]
-            yield Output(lambda record, found: emit("" if found is None else line(record, found, names)), files)
+            yield lambda record, found: emit("" if found is None else line(record, found, names)), files
 
 
 def _conll(record: Record, prediction: AnyPrediction, names: ReaderOptions) -> str:
@@ -232,50 +215,42 @@ _LINES: dict[str, Callable[[Record, AnyPrediction, ReaderOptions], str]] = {
 }
 
 
-class _Table:
-    """TSV with a header: a row for each text, or for each entity and each sentence that has none."""
-
-    def __init__(self, emit: Emit, names: ReaderOptions, state: dict[str, int]) -> None:
-        self._emit, self._names, self._state = emit, names, state
-
-    def write(self, record: Record, prediction: AnyPrediction | None) -> None:
-        if isinstance(prediction, Prediction) and record.example is not None:
-            names, one = self._names, record.example
-            second = [one.pair or ""] if names.pair else []
-            header = [names.text, *([names.pair] if names.pair else []), names.label or "", "confidence"]
-            rows = [[one.text or "", *second, *prediction.cells()[0][1:]]]
-        elif isinstance(prediction, TagPrediction):
-            header = [*ENTITY_COLUMNS]
-            line, sentence = f"{record.line}", prediction.text
-            rows = [
-                [line, f"{e.start}", f"{e.end}", e.label, e.text, f"{e.score:.4f}", sentence]
-                for e in prediction.entities
-            ] or [[line, "", "", "", "", "", sentence]]
-        else:
-            return
-        for row in rows if self._state else [header, *rows]:
-            self._emit("\t".join(map(_cell, row)) + "\n")
-        self._state["begun"] = 1
+def _tsv(record: Record, prediction: AnyPrediction, names: ReaderOptions) -> list[list[str]]:
+    """Rows below their header: one for each text, or for each entity and each sentence that has none."""
+    if isinstance(prediction, TagPrediction):
+        line, sentence = f"{record.line}", prediction.text
+        entities = [
+            [line, f"{e.start}", f"{e.end}", e.label, e.text, f"{e.score:.4f}", sentence] for e in prediction.entities
+        ]
+        return [[*ENTITY_COLUMNS], *(entities or [[line, "", "", "", "", "", sentence]])]
+    assert record.example is not None
+    second = [(names.pair, record.example.pair or "")] if names.pair else []
+    head, row = zip((names.text, record.example.text or ""), *second, strict=True)
+    return [[*head, names.label or "", "confidence"], [*row, *prediction.cells()[0][1:]]]
 
 
-class _Brat:
-    """Standoff of one document, whose lines are the sentences."""
+def _write_tsv(
+    emit: Emit, names: ReaderOptions, state: dict[str, int], record: Record, prediction: AnyPrediction | None
+) -> None:
+    """A record's rows, the first one's with their header."""
+    if prediction is not None:
+        for row in _tsv(record, prediction, names)[state.get("begun", 0) :]:
+            emit("\t".join(map(_cell, row)) + "\n")
+        state["begun"] = 1
 
-    def __init__(self, entities: Emit, text: Emit, state: dict[str, int]) -> None:
-        self._entities, self._text, self._state = entities, text, state
-        state.setdefault("start", 0)
-        state.setdefault("count", 0)
 
-    def write(self, record: Record, prediction: AnyPrediction | None) -> None:
-        line, state = "", self._state
-        if isinstance(prediction, TagPrediction):
-            line = re.sub(r"[\r\n]", " ", prediction.text)
-            for e in prediction.entities:
-                state["count"] += 1
-                start, end = state["start"] + e.start, state["start"] + e.end
-                self._entities(f"T{state['count']}\t{e.label} {start} {end}\t{line[e.start : e.end]}\n")
-        self._text(f"{line}\n")
-        state["start"] += len(line) + 1
+def _write_brat(
+    entities: Emit, text: Emit, state: dict[str, int], record: Record, prediction: AnyPrediction | None
+) -> None:
+    """Standoff of one document, whose lines are the sentences; `state` counts its characters and entities."""
+    line, start, count = "", state.get("start", 0), state.get("count", 0)
+    if isinstance(prediction, TagPrediction):
+        line = re.sub(r"[\r\n]", " ", prediction.text)
+        for e in prediction.entities:
+            count += 1
+            entities(f"T{count}\t{e.label} {start + e.start} {start + e.end}\t{line[e.start : e.end]}\n")
+    text(f"{line}\n")
+    state |= {"start": start + len(line) + 1, "count": count}
 
 
 def _cell(text: str) -> str:

@@ -21,9 +21,8 @@ from ..pseudolabels.filters import decide
 from ..storage.run_warning import RunWarning
 from ..training.device import Precision
 from ..training.out_of_memory import PassRetry
-from .model_folder import Device, ModelLike, open_model
+from .model_folder import Device, ModelLike, Sentence, Split, check_split, open_model
 from .stage_record import stored_alpha
-from .words import Sentence, Split, check_split
 
 ABSTAINED = "_"
 """How a label that is not given is written."""
@@ -159,18 +158,13 @@ class Predictor:
             raise ConfigError("alpha is the confidence for abstaining; give abstain too, or leave alpha out")
         if alpha is not None and not 0 <= alpha <= 1:
             raise ConfigError(f"alpha is {alpha}; give a confidence from 0 to 1")
-        opened = open_model(
-            model,
-            options.get("tokenizer"),
-            max_length=options.get("max_length"),
-            device=options.get("device", "auto"),
-            precision=options.get("precision", "auto"),
-        )
+        given: dict[str, Any] = {**options}
+        names = given.keys() & {"tokenizer", "max_length", "device", "precision"}
+        opened = open_model(model, **{name: given[name] for name in names})
         self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
         self.split, self.prediction = options.get("split") or opened.split, opened.prediction
         self.folder, self.names = opened.folder, opened.names
-        self.abstain = abstain
-        self.raw = raw
+        self.abstain, self.raw = abstain, raw
         self._decoder = None if raw or not has_spans(opened.model.task) else TagDecoder(self.model.labels)
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
         self._silent = OUTSIDE if has_spans(self.task) else None

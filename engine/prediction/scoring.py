@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ... import ConfigError, DataError, ModelError
-from ...data import Example, Tokenizer, build_store, guess_format, read_examples, reader_options
+from ...data import Example, Tokenizer, TokenStore, build_store, guess_format, read_examples, reader_options
 from ...data.readers.lines import file_stem
 from ...data.readers.problems import LISTED
 from ...model import TaskModel
@@ -21,8 +21,8 @@ from ..evaluation.inference import Poll, score
 from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
 from ..storage.text import text_table
 from ..training.device import Precision
-from .model_folder import Device, ModelLike, OpenModel, open_model
-from .words import Split
+from .model_folder import Device, ModelLike, OpenModel, Split, open_model
+from .predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,8 @@ def evaluate(
     if not groups:
         raise DataError("there are no examples to score on; give at least one")
     named = [(language, "", members) for language, members in groups.items()]
-    return _evaluate(
-        open_model(model, tokenizer, max_length=max_length, device=device, precision=precision), named, poll
-    )
+    opened = open_model(model, tokenizer, max_length=max_length, device=device, precision=precision)
+    return _evaluate(opened, named, poll)
 
 
 def evaluate_files(
@@ -169,11 +168,8 @@ def evaluate_files(
         raise ConfigError("there is no file to score on; give at least one")
     opened = open_model(model, tokenizer, max_length=max_length, device=device, precision=precision)
     task, named = opened.model.task, []
-    options = (
-        {"require_labels": True, "split": split or opened.split}
-        | opened.names
-        | {n: value for n, value in reader.items() if value is not None}
-    )
+    options = {"require_labels": True, "split": split or opened.split} | opened.names
+    options |= {name: value for name, value in reader.items() if value is not None}
     for i, file in enumerate(files):
         language = languages[i] if languages else ""
         kind = guess_format(file, task=task, encoding=encoding) if file_format == "auto" else file_format
@@ -185,21 +181,19 @@ def evaluate_files(
     return _evaluate(opened, named, poll)
 
 
+def store_of(opened: OpenModel | Predictor, examples: Sequence[Example], folder: Path) -> TokenStore:
+    """The examples as the model reads them, with all of their words or texts."""
+    about: dict[str, Any] = {"task": opened.model.task, "labels": opened.model.labels, "max_length": opened.max_length}
+    return build_store(examples, opened.tokenizer, folder=folder / "store", whole=True, **about)
+
+
 def _evaluate(opened: OpenModel, named: Sequence[tuple[str, str, list[Example]]], poll: Poll) -> EvaluationResult:
     model, scores = opened.model, []
     tagger = per_word(model.task)
     for name, (_, file, examples) in zip(_names(named), named, strict=True):
         _check_labels(model, examples)
         with tempfile.TemporaryDirectory(prefix="xlt-evaluate-") as folder:
-            store = build_store(
-                examples,
-                opened.tokenizer,
-                folder=Path(folder) / "store",
-                task=model.task,
-                labels=model.labels,
-                max_length=opened.max_length,
-                whole=True,
-            )
+            store = store_of(opened, examples, Path(folder))
             scored = score(model, store, poll=poll, prediction=opened.prediction)
             items = int(np.sum(store.num_words)) if tagger else len(store)
             long = int(store.long.sum()) if tagger else store.cut["sequences"]

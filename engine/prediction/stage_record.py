@@ -12,11 +12,7 @@ DEFAULT_ALPHA = 0.9
 
 
 def stored_alpha(folder: Path | None) -> tuple[float, str]:
-    """The alpha that the stage in `folder` decided with, and the file that says so; 0.9 and "default" otherwise.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
+    """The alpha that the stage in `folder` decided with, and the file that says so; 0.9 and "default" otherwise."""
     for name in () if folder is None else ("stage.json", "decision.json"):
         value = read_record(Path(folder or "") / name).get("alpha")
         if isinstance(value, int | float):
@@ -25,21 +21,12 @@ def stored_alpha(folder: Path | None) -> tuple[float, str]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What a stage left in a JSON file beside its model; empty where there is none.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
+    """What a stage left in a JSON file beside its model, empty where there is none; a damaged one is a ModelError."""
     return read_json(path, ModelError, "copy the model folder again")
 
 
 def keep_record(source: Path, folder: Path) -> None:
-    """What `predict` and `evaluate` read of a stage beside the model, with hashes of the files of `folder`.
-
-    Raises:
-        ModelError: `stage.json` is damaged.
-        StorageError: the folder cannot be written.
-    """
+    """Copies what `predict` and `evaluate` read of a stage, with hashes of the files of `folder`."""
     for name in ("fingerprint.json", "decision.json"):
         if (source / name).exists():
             atomic_write_bytes(folder / name, (source / name).read_bytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -36,11 +36,7 @@ MAX_FERTILITY = 3.0
 class StreamedTexts:
     """Unlabelled text that is read anew each time that one goes over it, once at first, to count it.
 
-    Attributes:
-        different: how many texts are no repeat of one before.
-
-    Raises:
-        DataError: as `stream_file`.
+    `different` of them are no repeat of one before.
     """
 
     def __init__(self, read: Callable[[], Iterator[Example]]) -> None:
@@ -206,15 +202,16 @@ def leak_warnings(texts: Texts) -> Iterator[RunWarning]:
         if file.role == "test"
     }
     tested = {text for lines in tests.values() for _, text in lines}
-    first_lines: dict[Path, dict[object, int]] = {}
-    roles: dict[Path, str] = {}
+    training: dict[Path, tuple[str, dict[object, int]]] = {}
     for file, examples in texts.items() if tested else ():
-        if file.role != "test" and file.path not in roles:
-            first_lines[file.path], roles[file.path] = _first_lines(examples, tested), file.role
+        if file.role != "test" and file.path not in training:
+            training[file.path] = file.role, {}
+            for example in examples:
+                if (text := _text(example)) in tested:
+                    training[file.path][1].setdefault(text, example.line)
     for test, numbered in tests.items():
-        for path, role in roles.items():
-            index = first_lines[path]
-            lines = [(line, index[text]) for line, text in numbered if text in index]
+        for path, (role, first_lines) in training.items():
+            lines = [(line, first_lines[text]) for line, text in numbered if text in first_lines]
             if lines:
                 places = some((f"{a} = {b}" for a, b in lines), LISTED)
                 message = (
@@ -238,14 +235,6 @@ def repeat_warnings(texts: Texts) -> Iterator[RunWarning]:
             yield RunWarning("repeated-text", message, {"count": repeated, "total": len(examples)})
 
 
-def _first_lines(examples: Iterable[Example], among: Container[object]) -> dict[object, int]:
-    lines: dict[object, int] = {}
-    for example in examples:
-        if (text := _text(example)) in among:
-            lines.setdefault(text, example.line)
-    return lines
-
-
 def _text(example: Example) -> object:
     """Equal for equal texts of whatever language, however they are cut into words."""
     return text_key(example)[1:]
@@ -265,11 +254,10 @@ def coverage(config: RunConfig, texts: Texts, tokenizer: Tokenizer) -> tuple[lis
         row, cut, tokens = _coverage(language, sample, tokenizer, config.max_length)
         rows.append(row)
         if row.unknown > MAX_UNKNOWN:
-            message = (
-                f"{language}: {row.unknown:.1%} of the tokens are unknown to the tokenizer, so the model cannot tell "
-                "these words apart; take a model whose vocabulary knows the language"
-            )
-            warnings.append(RunWarning("unknown-tokens", message, {"language": language, "share": row.unknown}))
+            message = f"{language}: {row.unknown:.1%} of the tokens are unknown to the tokenizer"
+            fix = "so the model cannot tell these words apart; take a model whose vocabulary knows the language"
+            values = {"language": language, "share": row.unknown}
+            warnings.append(RunWarning("unknown-tokens", f"{message}, {fix}", values))
         if row.fertility > MAX_FERTILITY:
             message = (
                 f"{language}: {row.fertility:.1f} tokens per word: the vocabulary hardly knows the language; expect "
@@ -292,15 +280,8 @@ def _coverage(
     tokens = sum(len(x) - tokenizer.num_special(e.pair is not None) for x, e in zip(ids, examples, strict=True))
     unknown = sum(x.count(tokenizer.unk_id) for x in ids)
     cut = sum(max(0, len(x) - max_length) for x, (_, windows) in zip(ids, sample, strict=True) if not windows)
-    row = Coverage(
-        language,
-        len(sample),
-        words,
-        unknown / max(1, tokens),
-        tokens / max(1, words),
-        cut / max(1, tokens),
-        max(map(len, ids), default=0),
-    )
+    longest, of = max(map(len, ids), default=0), max(1, tokens)
+    row = Coverage(language, len(sample), words, unknown / of, tokens / max(1, words), cut / of, longest)
     return row, cut, tokens
 
 

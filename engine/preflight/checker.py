@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -94,23 +95,17 @@ class CheckReport:
     def render(self) -> str:
         """Everything as text, errors last, where a terminal shows them; paths below the current folder without it."""
         here = f"{Path.cwd()}{os.sep}"
-        files = [
-            (
-                f.role,
-                f.language,
-                f.path.removeprefix(here),
-                "-" if f.examples is None else f"{f.examples:,}",
-                _counts(f.labels),
-            )
-            for f in self.files
-        ]
+        files = [("file", "language", "path", "examples", "labels")]
+        for f in self.files:
+            number = "-" if f.examples is None else f"{f.examples:,}"
+            files.append((f.role, f.language, f.path.removeprefix(here), number, _counts(f.labels)))
         coverage = [
             (c.language, f"{c.words:,}", f"{c.unknown:.2%}", f"{c.fertility:.2f}", f"{c.cut:.2%}", str(c.longest))
             for c in self.coverage
         ]
         numbers = ("tokenizer", "words tried", "unknown", "tokens/word", "cut", "longest")
         parts = [
-            text_table([("file", "language", "path", "examples", "labels"), *files], right=(3,)) if files else [],
+            text_table(files, right=(3,)) if self.files else [],
             text_table([numbers, *coverage]) if coverage else [],
             [] if self.estimate is None else [self.estimate.render()],
             [f"note: {note}" for note in self.notes],
@@ -180,15 +175,11 @@ class _Checker:
         """Files, labels, model, settings; then, if all is well, the cost."""
         files = recipe_files(self.config)
         self.texts, faults = read_all(self.config, files)
-        self._add_faults(faults)
-        self._add_faults(label_faults(self.config, self.texts))
+        self._add_faults([*faults, *label_faults(self.config, self.texts)])
         self.report.files += [self._row(file) for file in files]
-        for warnings in (
-            leak_warnings(self.texts),
-            repeat_warnings(self.texts),
-            label_warnings(self.config, self.texts),
-        ):
-            self.report.warnings += warnings
+        self.report.warnings += leak_warnings(self.texts)
+        self.report.warnings += repeat_warnings(self.texts)
+        self.report.warnings += label_warnings(self.config, self.texts)
         self._settings()
         tokenizer = self._model()
         if self.report.ok:
@@ -230,12 +221,10 @@ class _Checker:
 
     def _row(self, file: DataFile) -> FileRow:
         examples = self.texts.get(file)
-        counts, spans = dict[str, int](), has_spans(self.config.task)
-        for example in examples or () if file.labelled else ():
-            for tag in example.tags:
-                if not spans or (tag[:2] != "I-" and tag != OUTSIDE):
-                    name = tag.removeprefix("B-") if spans else tag
-                    counts[name] = counts.get(name, 0) + 1
+        counts: dict[str, int] = Counter(t for e in examples or () if file.labelled for t in e.tags)
+        if has_spans(self.config.task):
+            begun = (tag for tag in counts if tag != OUTSIDE and tag[:2] != "I-")
+            counts = {tag.removeprefix("B-"): counts[tag] for tag in begun}
         number = None if examples is None else len(examples)
         path = str(file.path).removeprefix(f"{self.folder}{os.sep}")
         return FileRow(file.role, file.language, path, number, dict(sorted(counts.items())))
@@ -294,10 +283,9 @@ class _Checker:
             self._add_key(key, message)
         for name, table in freezing(self.config).items():
             if table.freeze_layers == shape.num_layers and table.freeze_embeddings:
-                message = (
-                    f"{name}.freeze_layers = {table.freeze_layers} freezes the whole encoder: only the head trains"
-                )
-                self.report.warnings.append(RunWarning("encoder-frozen", f"{message}; lower it", {"table": name}))
+                what = f"{name}.freeze_layers = {table.freeze_layers} freezes the whole encoder"
+                message = f"{what}: only the head trains; lower it"
+                self.report.warnings.append(RunWarning("encoder-frozen", message, {"table": name}))
 
     def _train_tokenizer(self) -> Tokenizer:
         assert self.config.model.new is not None
@@ -322,11 +310,7 @@ class _Checker:
                 self.report.warnings.append(RunWarning(warning.name, message, {"stage": stage.id, **warning.values}))
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if estimate.memory > machine:
-            message = (
-                f"the run is estimated at {size_text(estimate.memory, memory=True)}, this machine has "
-                f"{size_text(machine, memory=True)}: set "
-                "training.micro_batch; the result is the same"
-            )
-            self.report.warnings.append(
-                RunWarning("memory", message, {"estimate": estimate.memory, "machine": machine})
-            )
+            needs, has = (size_text(size, memory=True) for size in (estimate.memory, machine))
+            message = f"the run is estimated at {needs}, this machine has {has}"
+            fix, values = "set training.micro_batch; the result is the same", {"estimate": estimate.memory}
+            self.report.warnings.append(RunWarning("memory", f"{message}: {fix}", values | {"machine": machine}))

@@ -222,10 +222,6 @@ def _pace(context: Context, stage: Stage, plan: Planned, counts: tuple[int, int]
     return paces[key]
 
 
-class _Steps(list[list[PackedBatch]]):
-    """A source of batches that are there."""
-
-
 def _measure(context: Context, stage: Stage, plan: Planned) -> Pace:
     assert plan.batches is not None
     device, masked = context.device, kind_of(stage).masked
@@ -239,16 +235,10 @@ def _measure(context: Context, stage: Stage, plan: Planned) -> Pace:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-    steps = _Steps([[large], [small], [large], [small], [large], [small]])
+    steps = [[large], [small]] * 3
     objective: Any = masked_lm if masked else cross_entropy
-    loop = Loop(
-        stage_model(context, stage, device),
-        steps,
-        objective,
-        optimizer=stage.training,
-        seed=0,
-        precision=context.config.precision,
-    )
+    model, precision = stage_model(context, stage, device), context.config.precision
+    loop = Loop(model, steps, objective, optimizer=stage.training, seed=0, precision=precision)
     try:
         seconds = [_seconds(loop.advance, context)]
         while loop.step < len(steps) and (sum(seconds) < PATIENCE or loop.step < 2):

@@ -112,11 +112,7 @@ def sniff(path: Path, header: bool = True, label: str = "", encoding: str = "") 
 
 
 def read_sample(facts: FileFacts, task: str, options: Mapping[str, Any]) -> list[Example]:
-    """All examples of a file, read as the run will read it.
-
-    Raises:
-        DataError: what is wrong with it.
-    """
+    """All examples of a file, read as the run will read it."""
     chosen = {name: options[name] for name in reader_options(facts.format) if name in options}
     return read_examples(facts.path, task=task, format=facts.format, encoding=facts.codec, **chosen)
 
@@ -162,12 +158,9 @@ def find_files(
     spare = [x for x in map(language_of, test) if x and x != code and x not in guesses]
     if guesses == [None] and len(spare) == 1:
         guesses = [*spare]
-    notes = []
-    first = Language("", [look(source)], None if source_test is None else look(source_test))
-    if code is None:
-        code = "src"
-        notes.append(_note(source, code, "--language"))
-    first.code = code
+    notes = [] if code else [_note(source, "src", "--language")]
+    code = code or "src"
+    first = Language(code, [look(source)], None if source_test is None else look(source_test))
     targets: dict[str, Language] = {}
     for path, guess in zip(unlabelled, guesses, strict=True):
         number = sum(x.code.startswith("tgt") for x in targets.values()) + 1
@@ -226,29 +219,23 @@ def read_files(inputs: Inputs) -> None:
         )
     inputs.task = train.task
     inputs.reader |= train.options
-    for test in (language.test for language in inputs.languages if language.test is not None):
-        if test.task is not None and per_word(test.task) != per_word(inputs.task):
+    for test in (language.test for language in inputs.languages):
+        if test and test.task is not None and per_word(test.task) != per_word(inputs.task):
             what = f"looks like {test.task}, and the training file {train.path} like {inputs.task}"
             raise DataError(f"{test.path}: {what}; give a test file of the same task")
     for language in inputs.languages:
-        labelled = [train] if language is inputs.source else []
-        labelled += [] if language.test is None else [language.test]
-        language.reader = _own_keys(labelled, "", inputs.task)
-        if language is not inputs.source:
-            language.reader |= _own_keys(language.files, "unlabelled_", inputs.task)
-            if "encoding" in language.reader:
-                language.reader.setdefault("unlabelled_encoding", "utf-8")
-        scored = [] if language.test is None else [language.test]
-        language.reader |= _other_fields(train, scored, language.files if language is not inputs.source else ())
+        scored = [language.test] if language.test else []
+        if language is inputs.source:
+            language.reader = _own_keys([train, *scored], "", inputs.task) | _other_fields(train, scored, ())
+            continue
+        language.reader = _own_keys(scored, "", inputs.task) | _own_keys(language.files, "unlabelled_", inputs.task)
+        if "encoding" in language.reader:
+            language.reader.setdefault("unlabelled_encoding", "utf-8")
+        language.reader |= _other_fields(train, scored, language.files)
     looked_at = [facts for x in inputs.languages for facts in (*x.files, x.test) if facts is not None]
     inputs.notes += [facts.note for facts in looked_at if facts.note]
     inputs.source.texts = _read_labelled(inputs, inputs.source, train)
-    tests = [
-        example
-        for language in inputs.languages
-        if language.test is not None
-        for example in _read_labelled(inputs, language, language.test)
-    ]
+    tests = [example for x in inputs.languages if x.test for example in _read_labelled(inputs, x, x.test)]
     inputs.labels = _labels(inputs, tests)
     for target in inputs.targets:
         for facts in target.files:
@@ -259,11 +246,7 @@ def read_files(inputs: Inputs) -> None:
 
 
 def _own_keys(files: Sequence[FileFacts], prefix: str, task: str) -> dict[str, str]:
-    """The encoding of one language's files of a kind, unless it is UTF-8, and a format that their names do not tell.
-
-    Raises:
-        DataError: they are not alike.
-    """
+    """The encoding of one language's files of a kind, unless it is UTF-8, and a format that their names do not tell."""
     keys: dict[str, str] = {}
     encodings = {facts.encoding: facts.path for facts in files if facts.encoding != "ascii"}
     if set(encodings) == {"latin-1", "cp1252"}:
@@ -284,9 +267,6 @@ def _other_fields(train: FileFacts, tests: Sequence[FileFacts], unlabelled: Sequ
     """The columns and fields of a language's files, where they are not those of the training file.
 
     What looks like labels of unlabelled text has no say.
-
-    Raises:
-        DataError: the language's own files differ in them.
     """
     keys: dict[str, Any] = {}
     usual = vars(ReaderConfig()) | {"label_column": -1}

@@ -20,8 +20,8 @@ from ...untrusted import listed, quoted
 from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config.presets import choices
 from ..recipe.hub import hub_name, model_folder
+from ..recipe.load import toml_value
 from ..recipe.schema import text_files
-from ..recipe.toml_dump import toml_value
 from .check_data import encode
 from .init_files import FileFacts, Inputs, Language, find_files, read_files, sniff
 
@@ -66,7 +66,7 @@ def for_new_encoder(train: int, targets: Sequence[int], words: int) -> Settings:
     settings.tables["training"] = {"freeze_layers": (0, "a small encoder needs all its layers")}
     settings.tables["pretrain"] = _mlm((1 + len(targets)) * most, 1000, 2 * rate, (3, 60))
     settings.tables["btf"] = _mlm(2 * most, 600, 1.5 * rate, (3, 40)) | {
-        "freeze_embeddings": (False, "the words of the task are still to be learned"),
+        "freeze_embeddings": (False, "the words of the task are still to be learned")
     }
     settings.tables |= _task_tables(train, max(targets), rate, POOL)
     return settings

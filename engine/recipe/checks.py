@@ -11,8 +11,6 @@ from .schema import dotted
 
 Problems = Iterator[tuple[str, str]]
 """Keys of a recipe ("targets.0.language"), each with what is wrong there."""
-_OPTIONAL = ("btf", "cotrain", "contrastive")
-"""Tables of stages that train where the table is on."""
 
 
 def run_problems(config: RunConfig) -> Problems:

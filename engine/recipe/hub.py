@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from ... import ConfigError, ModelError
 from ...model.headers import INDEX, SINGLE
@@ -29,15 +30,7 @@ def cache_folder() -> Path:
 
 
 def model_folder(model: str | os.PathLike[str], *, download: bool = False) -> Path:
-    """The folder of a model: itself, or else that of `cached_model`.
-
-    Args:
-        download: fetch the model of that name first, which is the one thing here that opens connections.
-
-    Raises:
-        ModelError: as `cached_model`, `fetch_model`.
-        ConfigError: as `fetch_model`.
-    """
+    """The folder of a model: itself, or else that of `cached_model`, with `download` after `fetch_model`."""
     name = os.fspath(model)
     if Path(name).exists() or not is_name(name):
         return Path(name)
@@ -49,8 +42,7 @@ def model_folder(model: str | os.PathLike[str], *, download: bool = False) -> Pa
 def cached_model(name: str) -> Path:
     """The snapshot of `ORG/NAME` or `ORG/NAME@REVISION` in the cache; without a revision that of `main`.
 
-    Raises:
-        ModelError: it is not there, or without weights as safetensors.
+    One that is not there, or without weights as safetensors, is a ModelError.
     """
     if not is_name(name):
         raise ModelError(f"{name}: is no name of the Hugging Face hub, such as ORG/NAME or ORG/NAME@REVISION")
@@ -72,6 +64,8 @@ def cached_model(name: str) -> Path:
 def fetch_model(name: str) -> None:
     """Fetches weights as safetensors, configuration and tokenizer of a model into the cache, and nothing else.
 
+    This is the one thing here that opens connections.
+
     Raises:
         ConfigError: huggingface_hub is not installed.
         ModelError: there is no such model or revision, it has no safetensors, or the hub cannot be reached.
@@ -85,13 +79,8 @@ def fetch_model(name: str) -> None:
         ) from error
     repository, _, revision = name.partition("@")
     try:
-        snapshot_download(
-            repository,
-            revision=revision or None,
-            cache_dir=cache_folder(),
-            allow_patterns=_FILES,
-            ignore_patterns=["*/*"],
-        )
+        files: dict[str, Any] = {"allow_patterns": _FILES, "ignore_patterns": ["*/*"]}
+        snapshot_download(repository, revision=revision or None, cache_dir=cache_folder(), **files)
     except Exception as error:  # the library's own, and whatever its transport raises
         what = clip(" ".join(str(error).split()) or type(error).__name__)
         raise ModelError(f"{name}: cannot be fetched ({what})") from error

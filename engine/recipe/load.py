@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import os
+import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,11 +25,7 @@ from .config.presets import left_open
 from .config.removed import removal
 from .hub import cached_model, is_name
 from .schema import Builder, dotted, nearest, show, toml_key
-from .toml_dump import dump_toml
 from .toml_parse import LONGEST, Key, TooLargeError, key_lines, parse_toml
-
-__all__ = ["Problem", "RecipeError", "Resolved", "dump_toml", "load_recipe", "packaged_recipes"]
-
 
 LISTED = 100
 """Problems of a recipe that are written out."""
@@ -118,21 +117,12 @@ def load_recipe(
 
 
 def key_places(source: str | Path | None, overrides: Sequence[str]) -> Callable[[Key], str]:
-    """Where a key of a recipe stands, or the table around it: `recipe.toml:12`, or the option that gave it.
-
-    Raises:
-        ConfigError: there is no such recipe, or it is not TOML.
-    """
-    _, lines, _ = _read(source, overrides)
-    return lines.where
+    """Where a key of a recipe stands, or the table around it: `recipe.toml:12`, or the option that gave it."""
+    return _read(source, overrides)[1].where
 
 
 def model_names(source: str | Path | None, overrides: Sequence[str]) -> list[str]:
-    """The names of models in a recipe, whatever else is in it: not those of folders that are there.
-
-    Raises:
-        ConfigError: there is no such recipe, or it is not TOML.
-    """
+    """The names of models in a recipe, whatever else is in it: not those of folders that are there."""
     raw, places, _ = _read(source, overrides)
     names: list[str] = []
     for key in (("model", "name"), ("cotrain", "model")):
@@ -182,7 +172,11 @@ def _find(source: str | Path | None) -> tuple[Path | None, str, str]:
 
 
 def _read(source: str | Path | None, overrides: Sequence[str]) -> tuple[dict[str, Any], _Places, list[Problem]]:
-    """Tables with the options in them, where keys came from, and what is wrong with options."""
+    """Tables with the options in them, where keys came from, and what is wrong with options.
+
+    Raises:
+        ConfigError: there is no such recipe, or it is not TOML.
+    """
     path, label, text = _find(source)
     raw = _parse(text, label)
     problems: list[Problem] = []
@@ -316,3 +310,63 @@ def _origins(config: Any, raw: Any, places: _Places, path: Key = ()) -> dict[str
         else:
             result[dotted(here)] = "default" if below is None else places.origin(here)
     return result
+
+
+def dump_toml(config: Any, origins: Mapping[str, str]) -> str:
+    """The text of a recipe that `load_recipe` reads back to an equal configuration.
+
+    Values that are None are left out: absence is how TOML says it.
+    """
+    return "\n".join(_table(config, (), origins)).strip("\n") + "\n"
+
+
+def _table(table: Any, path: Key, origins: Mapping[str, str]) -> Iterator[str]:
+    """The lines of a table: its values, then the tables in it."""
+    inner: list[tuple[str, Key, Any]] = []
+    for name, value in _parts(table):
+        here = (*path, name)
+        header = ".".join(_key(part) for part in here if isinstance(part, str))
+        if isinstance(value, tuple) and value and all(map(_is_table, value)):
+            inner += [(f"[[{header}]]", (*here, number), part) for number, part in enumerate(value)]
+        elif _is_table(value):
+            inner.append((f"[{header}]", here, value))
+        else:
+            origin = origins.get(dotted(here), "")
+            yield f"{_key(name)} = {toml_value(value)}" + (f"  # {origin}" if origin else "")
+    for header, here, value in inner:
+        yield from ("", header, *_table(value, here, origins))
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) or dataclasses.is_dataclass(value)
+
+
+def _parts(table: Any) -> Iterator[tuple[str, Any]]:
+    """Name and value of what a table has; of an array that may be one table and is, that table."""
+    if isinstance(table, dict):
+        yield from table.items()
+        return
+    for field in dataclasses.fields(table):
+        value = getattr(table, field.name)
+        if value is not None:
+            yield toml_key(field), value[0] if "key" in field.metadata and len(value) == 1 else value
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
+
+
+def toml_value(value: Any) -> str:
+    """A value as recipes write it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    return _string(os.fspath(value))
+
+
+def _string(text: str) -> str:
+    """JSON's escapes are TOML's, except that TOML wants DEL escaped too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

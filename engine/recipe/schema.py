@@ -64,13 +64,7 @@ class Builder:
         names: key path -> the name of a model that the path at that key was found by.
     """
 
-    def __init__(
-        self,
-        report: Report,
-        folder: Callable[[Key], Path],
-        root: type[Any],
-        checks: Checks = lambda _: (),
-    ) -> None:
+    def __init__(self, report: Report, folder: Callable[[Key], Path], root: type[Any], checks: Checks) -> None:
         self._tell, self._folder, self._root, self._checks = report, folder, root, checks
         self._reported: list[Key] = []
         self.names: dict[Key, str] = {}

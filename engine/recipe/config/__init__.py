@@ -3,23 +3,7 @@
 from .files import FileReader, merged, reader_of
 from .languages import LanguageReaderConfig, ReaderConfig, SourceConfig, TargetConfig
 from .run import ModelConfig, RunConfig
-from .stages import BtfConfig, MaskedLmConfig, SelfTrainConfig
-from .training import StageConfig, StageTraining, TrainingConfig
+from .stages import MaskedLmConfig, SelfTrainConfig, StageConfig, StageTraining
 
-__all__ = [
-    "BtfConfig",
-    "FileReader",
-    "LanguageReaderConfig",
-    "MaskedLmConfig",
-    "ModelConfig",
-    "ReaderConfig",
-    "RunConfig",
-    "SelfTrainConfig",
-    "SourceConfig",
-    "StageConfig",
-    "StageTraining",
-    "TargetConfig",
-    "TrainingConfig",
-    "merged",
-    "reader_of",
-]
+__all__ = ["FileReader", "LanguageReaderConfig", "MaskedLmConfig", "ModelConfig", "ReaderConfig", "RunConfig"]
+__all__ += ["SelfTrainConfig", "SourceConfig", "StageConfig", "StageTraining", "TargetConfig", "merged", "reader_of"]

@@ -69,6 +69,9 @@ else:
     )
 
 
+_OWN_READER = "how the files of this language are read, where [reader] differs"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """A language that has labels."""
@@ -86,9 +89,7 @@ class SourceConfig:
     unlabelled: tuple[Path, ...] = option((), "more task text for BTF", expand=True)
     general: tuple[Path, ...] = option((), "general text, for pre-training", expand=True)
     control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent", expand=True)
-    reader: LanguageReaderConfig | None = option(
-        None, "how the files of this language are read, where [reader] differs"
-    )
+    reader: LanguageReaderConfig | None = option(None, _OWN_READER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,4 @@ class TargetConfig:
     draw: int = option(0, "seed of the choice of per_class", min=0)
     general: tuple[Path, ...] = option((), "general text, for pre-training", expand=True)
     control: tuple[Path, ...] = option((), "general text for the control arm; `general` when absent", expand=True)
-    reader: LanguageReaderConfig | None = option(
-        None, "how the files of this language are read, where [reader] differs"
-    )
+    reader: LanguageReaderConfig | None = option(None, _OWN_READER)

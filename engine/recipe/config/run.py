@@ -11,10 +11,8 @@ from ...training.config import PerformanceConfig
 from ...training.config import option as _option
 from ...training.config import required as _required
 from ..toml_parse import Key
+from . import stages
 from .languages import ReaderConfig, SourceConfig, TargetConfig
-from .stages import AugmentConfig, BtfConfig, FinetuneConfig, PretrainConfig, SelfTrainConfig
-from .training import StageConfig, StageTraining, TrainingConfig
-from .transfer import ContrastiveConfig, CotrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,15 +117,15 @@ class RunConfig:
     targets_together: bool = _option(False, "one student that learns the text of all targets, instead of one for each")
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     world: WorldTable | None = _option(None, "make the demo's world; the file keys are then filled in")
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    btf: BtfConfig = field(default_factory=BtfConfig)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    selftrain: SelfTrainConfig = field(default_factory=SelfTrainConfig)
+    training: stages.TrainingConfig = field(default_factory=stages.TrainingConfig)
+    pretrain: stages.PretrainConfig = field(default_factory=stages.PretrainConfig)
+    btf: stages.BtfConfig = field(default_factory=stages.BtfConfig)
+    finetune: stages.FinetuneConfig = field(default_factory=stages.FinetuneConfig)
+    augment: stages.AugmentConfig = field(default_factory=stages.AugmentConfig)
+    selftrain: stages.SelfTrainConfig = field(default_factory=stages.SelfTrainConfig)
     arms: ArmsConfig = field(default_factory=ArmsConfig)
-    cotrain: CotrainConfig = field(default_factory=CotrainConfig)
-    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
+    cotrain: stages.CotrainConfig = field(default_factory=stages.CotrainConfig)
+    contrastive: stages.ContrastiveConfig = field(default_factory=stages.ContrastiveConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     performance: PerformanceConfig = field(default_factory=PerformanceConfig)
 
@@ -154,12 +152,12 @@ class RunConfig:
         """The first source, which gaps, translations and made worlds are about."""
         return self.sources[0]
 
-    def training_of(self, table: StageConfig) -> StageTraining:
+    def training_of(self, table: stages.StageConfig) -> stages.StageTraining:
         """How the stages of a table train: by what the table has itself, else by [training]."""
-        names = [key.name for key in fields(StageTraining)]
+        names = [key.name for key in fields(stages.StageTraining)]
         itself = {name: getattr(table, name) for name in names if getattr(table, name, None) is not None}
         shared: dict[str, Any] = vars(self.training)
-        return StageTraining(**shared | itself)
+        return stages.StageTraining(**shared | itself)
 
     def target(self, language: str | None) -> TargetConfig:
         """The table of the target of this language, which the recipe must have."""

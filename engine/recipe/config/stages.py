@@ -1,7 +1,9 @@
-"""The tables of the main method: BTF, fine-tuning, and rounds of soft and hard stages.
+"""The tables of stages: how they train, the main method, and the methods of Yu and Joty (EMNLP 2021).
 
-Numbers in the defaults are those of arXiv 2310.04726 section 4.2 where it gives any; the comments of the
-recipes `cls-paper` and `conll-paper` name the rest.
+Numbers in the defaults are those of arXiv 2310.04726 section 4.2, or of section 4.2 of Yu and Joty, where they give
+any; the comments of the recipes `cls-paper` and `conll-paper` name the rest. Yu and Joty do not give the threshold, the
+number of iterations, temperature, or weight of the contrast: those are ours. Their weight decay, and that they name
+neither a warm-up nor freezing, is the affair of [training]. Their second phase, on translations, is not here.
 """
 
 from __future__ import annotations
@@ -10,11 +12,64 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ...training.config import option
-from .training import StageConfig
+from ...training.config import OptimizerConfig, ScheduleConfig, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(ScheduleConfig):
+    """The [training] table: what is set once, for every stage that trains."""
+
+    freeze_embeddings: bool = option(True, "keep the embeddings as they are (arXiv 2310.04726 section 4.2)")
+    freeze_layers: int = option(3, "keep the lowest layers as they are", min=0)
+    order: Literal["random", "sorted"] = option(
+        "random", "how an epoch becomes batches: at random, or batches of about one length, in windows of 50 of them"
+    )
+    micro_batch: int | Literal["auto"] = option(
+        0,
+        "sequences in one forward pass; 0 means the whole batch, auto halves it where memory does not suffice",
+        min=0,
+        decides=False,  # by more than rounding
+    )
+    recompute: bool = option(
+        False,
+        "compute the layers again in the backward pass instead of keeping their activations; the same result",
+        decides=False,
+    )
+    keep: Literal["last", "best", "mean", "seeds"] = option(
+        "last",
+        "weights that a task stage leaves: of its last step, of the epoch that scores best on source.dev, or the mean "
+        "of those after 60, 70, 80, 90 and 100 % of its steps, or of three seeds from one start (arXiv 2310.10532)",
+    )
+
+    @property
+    def fixed_micro_batch(self) -> int:
+        """What batches are cut to beforehand; with "auto" the loop cuts them."""
+        return 0 if self.micro_batch == "auto" else self.micro_batch
+
+    @property
+    def passes(self) -> int:
+        """How often a stage is trained, each time from the same weights."""
+        return 3 if self.keep == "seeds" else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """What every table of a stage has. A further key or constant that has a name of [training] stands above that."""
+
+    lr: float = option(2e-5, "peak learning rate", above=0)
+    epochs: float = option(3.0, "passes over the data", above=0)
+    batch_size: int = option(32, "sequences in one optimiser step", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTraining(TrainingConfig, OptimizerConfig):
+    """How one stage trains: its own table where that says something, else [training]."""
+
+    epochs: float
+    batch_size: int
+
 
 Problems = list[tuple[str, str]]
-STEP_NAMES = ("soft", "hard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +222,7 @@ class SelfTrainConfig:
 
     on: bool = option(True, "off is the -ST ablation")
     rounds: float = option(2.0, "half rounds are legal: 1.5 is soft, hard, soft", min=0, max=100)
-    stages: tuple[str, ...] = option((), "explicit list of soft and hard, instead of rounds")
+    stages: tuple[Literal["soft", "hard"], ...] = option((), "explicit list of soft and hard, instead of rounds")
     voters: int = option(3, "voters of a student; 1 is the -VM ablation", min=1, max=64)
     widths: tuple[int, ...] = option(
         (), "inner width of each voter; about 3/4 to 11/12 of the hidden size when absent", max=1 << 18
@@ -178,16 +233,10 @@ class SelfTrainConfig:
     abandoned: Literal["round", "drop"] = option("round", "rejected target items sit out a round, or leave for good")
     cap: int = option(0, "largest number of unlabelled target examples; 0 means all", min=0)
     source_prior: float = option(
-        0.0,
-        "how far the teacher's shares of classes, of tags that of O, follow the labelled source's",
-        min=0,
-        max=1,
+        0.0, "how far the teacher's shares of classes, of tags that of O, follow the labelled source's", min=0, max=1
     )
     word_pooling: float = option(
-        0.0,
-        "weight of what the teacher says of the same word elsewhere, or of texts with the same words",
-        min=0,
-        max=1,
+        0.0, "weight of what the teacher says of the same word elsewhere, or of texts with the same words", min=0, max=1
     )
     soft: SoftConfig = field(default_factory=SoftConfig)
     hard: HardConfig = field(default_factory=HardConfig)
@@ -196,14 +245,10 @@ class SelfTrainConfig:
     @property
     def sequence(self) -> tuple[str, ...]:
         """The stages in order, "soft" or "hard"."""
-        return self.stages or tuple(STEP_NAMES[i % 2] for i in range(round(self.rounds * 2)))
+        return self.stages or tuple(("soft", "hard")[i % 2] for i in range(round(self.rounds * 2)))
 
     def problems(self) -> Problems:
-        problems = [
-            (f"stages.{i}", f"{name!r} is not a stage; use soft or hard")
-            for i, name in enumerate(self.stages)
-            if name not in STEP_NAMES
-        ]
+        problems = []
         if self.rounds * 2 != round(self.rounds * 2):
             problems.append(("rounds", f"{self.rounds} is not a whole number of half rounds"))
         if self.widths and len(self.widths) != self.voters:
@@ -211,3 +256,50 @@ class SelfTrainConfig:
         if (self.word_pooling or self.source_prior) and self.soft.positions == "all":
             problems.append(("soft.positions", 'is "all", and word_pooling and source_prior need "first"'))
         return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig(StageConfig):
+    """The rates of section 4.2; 2 epochs for MARC, 5 for XNLI."""
+
+    lr: float = option(5e-5, "peak learning rate", above=0)
+    epochs: float = option(2.0, "passes over the data", above=0)
+    batch_size: int = option(16, "sequences in one optimiser step", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CotrainConfig(TransferConfig):
+    """Co-training of two classifiers, and self-training of one (Algorithm 1)."""
+
+    on: bool = option(False, "run it beside what else the recipe has")
+    modes: tuple[Literal["co", "self-a", "self-b"], ...] = option(
+        ("co",), "co: each model learns from the other's picks; self-a, self-b: from its own (Dong and de Melo, 2019)"
+    )
+    iterations: int = option(5, "fine-tunings of each model, the first on the labelled source alone", min=1)
+    threshold: float = option(0.9, "a pick's confidence must be larger", min=0, max=1)
+    parts: int = option(3, "an iteration picks at most labelled examples / parts; 0 means all candidates", min=0)
+    start: Literal["pretrained", "adapted"] = option(
+        "pretrained", "the first encoder: as it is, or after [contrastive] has adapted it"
+    )
+    restart: Literal["pretrained", "previous"] = option(
+        "pretrained", "weights that each iteration starts from: those of start, or the last ones with their head"
+    )
+    pool: Literal["each", "all"] = option("each", "a pair of models for each target, or one for the text of all")
+    cap: int = option(0, "largest number of unlabelled examples of each target; 0 means all", min=0)
+    model: Path | None = option(
+        None, "second encoder, a folder or a name as model.name; the first one with other seeds when absent", hub=True
+    )
+
+    def problems(self) -> Problems:
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            return [("modes", "give each mode once, of co, self-a, self-b")]
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig(TransferConfig):
+    """Contrastive adaptation on the source: label alignment (Eq. 2 and 3)."""
+
+    on: bool = option(False, "run it beside what else the recipe has")
+    temperature: float = option(0.1, "divides the cosines", above=0)
+    weight: float = option(0.5, "factor of the label alignment loss; 0 is fine-tuning alone", min=0)

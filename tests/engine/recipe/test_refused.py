@@ -19,7 +19,7 @@ INDUCE = "augment.code_switch.induce=true"
         (TEXTS, ("source.per_class=3", "source.cap=4"), r"source\.per_class: is given, and so is source\.cap"),
         (TEXTS, ("targets.0.per_class=3",), r"targets\.0\.labelled is missing"),
         (TEXTS, ("finetune.source_mix=weights",), "source_mix: is weights, but there is one source"),
-        (TEXTS, (*COTRAIN, 'cotrain.modes=["both"]'), "is not a mode; use co, self-a, self-b"),
+        (TEXTS, (*COTRAIN, 'cotrain.modes=["both"]'), 'expected "co", "self-a" or "self-b"'),
         (TEXTS, (*COTRAIN, "cotrain.modes=[]"), "give each mode once"),
         (TEXTS, (*COTRAIN, "task=ner"), "co-training is for classification"),
         (TEXTS, (*COTRAIN, "targets=[{language='de'}]"), "co-training needs unlabelled text"),
