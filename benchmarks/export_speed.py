@@ -23,8 +23,8 @@ from common import made
 
 from xlt_engine.data import ItemView, TokenStore
 from xlt_engine.engine.evaluation.inference import predict_items
-from xlt_engine.engine.export.compare import read_sample
 from xlt_engine.engine.export.onnx_graph import FILE, OnnxModel, quantise, write_onnx
+from xlt_engine.engine.export.sample import read_sample
 from xlt_engine.engine.prediction.predictor import Predictor
 from xlt_engine.engine.prediction.scoring import store_of
 from xlt_engine.kernels import votes

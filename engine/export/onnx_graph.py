@@ -22,7 +22,8 @@ from ...model.layers import Embeddings, FinalNorm, Layer, PreNormEmbeddings, Pre
 from ...tasks import per_word
 from ..prediction.predictor import Predictor
 from ..storage.files import atomic_write_json
-from .compare import Padded, largest_difference, rectangle
+from .compare import largest_difference
+from .sample import Padded, rectangle
 from .write import label_names, plain_head, plain_tensors, save_tokenizer
 
 

@@ -21,8 +21,9 @@ from ..pseudolabels.filters import decide
 from ..storage.run_warning import RunWarning
 from ..training.device import Precision
 from ..training.out_of_memory import PassRetry
-from .model_folder import Device, ModelLike, Sentence, Split, check_split, open_model
+from .model_folder import Device, ModelLike, open_model
 from .stage_record import stored_alpha
+from .words import Sentence, Split, check_split
 
 ABSTAINED = "_"
 """How a label that is not given is written."""
@@ -190,7 +191,7 @@ class Predictor:
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
         """The class of each text, or pair of texts."""
         self.expect("classification")
-        verdicts = self._judge(self._texts(texts, pairs), len(texts))
+        verdicts = self._decide(self._texts(texts, pairs), len(texts))
         self.counts["texts"] += len(texts)
         self.counts["abstained"] += int((~verdicts[1]).sum())
         names = self.model.labels
@@ -239,7 +240,7 @@ class Predictor:
 
     def _tags(self, rows: list[Row], starts: list[int], positions: np.ndarray) -> tuple[np.ndarray, ...]:
         """Of each word the tag, whether it is given, confidence, agreement, and whether it gives a token at all."""
-        chosen, keep, confidence, agree, mean = self._judge(rows, starts[-1], positions)
+        chosen, keep, confidence, agree, mean = self._decide(rows, starts[-1], positions)
         seen = np.zeros(starts[-1], dtype=bool)
         seen[positions] = True
         if self._decoder is not None:
@@ -290,7 +291,7 @@ class Predictor:
         if self.task != task:
             raise ConfigError(f"the model is for {self.task}, not for {task}; ask for its own task")
 
-    def _judge(self, rows: list[Row], total: int, places: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    def _decide(self, rows: list[Row], total: int, places: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
         """Label, whether it is given, confidence, agreement and mean probabilities of `total` words or texts.
 
         Those that no row holds have neither confidence nor agreement.

@@ -21,8 +21,9 @@ from ..evaluation.inference import Poll, score
 from ..evaluation.metrics import ClassTable, TransferSummary, transfer_gap
 from ..storage.text import text_table
 from ..training.device import Precision
-from .model_folder import Device, ModelLike, OpenModel, Split, open_model
+from .model_folder import Device, ModelLike, OpenModel, open_model
 from .predictor import Predictor
+from .words import Split
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from ...untrusted import listed, quoted
 from ..pseudolabels.diagnostics import slow_learning_rate
 from ..recipe.config.presets import choices
 from ..recipe.hub import hub_name, model_folder
-from ..recipe.load import toml_value
 from ..recipe.schema import text_files
+from ..recipe.toml_dump import toml_value
 from .check_data import encode
 from .init_files import FileFacts, Inputs, Language, find_files, read_files, sniff
 

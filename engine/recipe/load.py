@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-import os
-import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,6 +22,7 @@ from .config.presets import left_open
 from .config.removed import removal
 from .hub import cached_model, is_name
 from .schema import Builder, dotted, nearest, show, toml_key
+from .toml_dump import dump_toml
 from .toml_parse import LONGEST, Key, TooLargeError, key_lines, parse_toml
 
 LISTED = 100
@@ -310,63 +308,3 @@ def _origins(config: Any, raw: Any, places: _Places, path: Key = ()) -> dict[str
         else:
             result[dotted(here)] = "default" if below is None else places.origin(here)
     return result
-
-
-def dump_toml(config: Any, origins: Mapping[str, str]) -> str:
-    """The text of a recipe that `load_recipe` reads back to an equal configuration.
-
-    Values that are None are left out: absence is how TOML says it.
-    """
-    return "\n".join(_table(config, (), origins)).strip("\n") + "\n"
-
-
-def _table(table: Any, path: Key, origins: Mapping[str, str]) -> Iterator[str]:
-    """The lines of a table: its values, then the tables in it."""
-    inner: list[tuple[str, Key, Any]] = []
-    for name, value in _parts(table):
-        here = (*path, name)
-        header = ".".join(_key(part) for part in here if isinstance(part, str))
-        if isinstance(value, tuple) and value and all(map(_is_table, value)):
-            inner += [(f"[[{header}]]", (*here, number), part) for number, part in enumerate(value)]
-        elif _is_table(value):
-            inner.append((f"[{header}]", here, value))
-        else:
-            origin = origins.get(dotted(here), "")
-            yield f"{_key(name)} = {toml_value(value)}" + (f"  # {origin}" if origin else "")
-    for header, here, value in inner:
-        yield from ("", header, *_table(value, here, origins))
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) or dataclasses.is_dataclass(value)
-
-
-def _parts(table: Any) -> Iterator[tuple[str, Any]]:
-    """Name and value of what a table has; of an array that may be one table and is, that table."""
-    if isinstance(table, dict):
-        yield from table.items()
-        return
-    for field in dataclasses.fields(table):
-        value = getattr(table, field.name)
-        if value is not None:
-            yield toml_key(field), value[0] if "key" in field.metadata and len(value) == 1 else value
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
-
-
-def toml_value(value: Any) -> str:
-    """A value as recipes write it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(toml_value, value))}]"
-    return _string(os.fspath(value))
-
-
-def _string(text: str) -> str:
-    """JSON's escapes are TOML's, except that TOML wants DEL escaped too."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

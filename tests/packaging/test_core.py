@@ -15,7 +15,7 @@ import pytest
 import xlt_engine
 from xlt_engine.data.synthetic import demo_world
 from xlt_engine.engine import load_recipe
-from xlt_engine.engine.recipe.load import dump_toml
+from xlt_engine.engine.recipe.toml_dump import dump_toml
 from xlt_engine.engine.runs.synthetic_data import settled
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,9 +17,9 @@ from xlt_engine import ConfigError, ModelError
 from xlt_engine.data import Tokenizer, pack, train_wordpiece
 from xlt_engine.engine import predict
 from xlt_engine.engine.export import compare
-from xlt_engine.engine.export.compare import rectangle
 from xlt_engine.engine.export.export import ExportReport, export_model
 from xlt_engine.engine.export.onnx_graph import OnnxModel, PaddedModel, write_onnx
+from xlt_engine.engine.export.sample import rectangle
 from xlt_engine.model import (
     Encoder,
     EncoderConfig,

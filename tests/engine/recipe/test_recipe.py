@@ -16,8 +16,9 @@ from xlt_engine.engine import predict, run
 from xlt_engine.engine.lab.studies.finished_run import FinishedRun
 from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.recipe.config.removed import AFTER_0_2_0, REMOVED
-from xlt_engine.engine.recipe.load import RecipeError, dump_toml, load_recipe
+from xlt_engine.engine.recipe.load import RecipeError, load_recipe
 from xlt_engine.engine.recipe.schema import table_class
+from xlt_engine.engine.recipe.toml_dump import dump_toml
 from xlt_engine.engine.recipe.toml_parse import key_lines
 from xlt_engine.engine.report.write import write_report
 from xlt_engine.engine.summary.answer import chosen_model
