@@ -60,7 +60,7 @@ def run(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Run a given.RECIPE: a file, the name of a packaged recipe, or nothing (xlt.toml here, else the demo).
+    """Run a RECIPE: a file, the name of a packaged recipe, or nothing (xlt.toml here, else the demo).
 
     What exists and is unchanged is skipped; what was cut off goes on where it was, to the same result.
     """

@@ -224,9 +224,11 @@ def _tsv(record: Record, prediction: AnyPrediction, names: ReaderOptions) -> lis
         ]
         return [[*ENTITY_COLUMNS], *(entities or [[line, "", "", "", "", "", sentence]])]
     assert record.example is not None
-    second = [(names.pair, record.example.pair or "")] if names.pair else []
-    head, row = zip((names.text, record.example.text or ""), *second, strict=True)
-    return [[*head, names.label or "", "confidence"], [*row, *prediction.cells()[0][1:]]]
+    _, label, confidence = prediction.cells()[0]
+    columns = [(names.text, record.example.text or "")]
+    columns += [(names.pair, record.example.pair or "")] if names.pair else []
+    columns += [(names.label or "", label), ("confidence", confidence)]
+    return [[name for name, _ in columns], [cell for _, cell in columns]]
 
 
 def _write_tsv(

@@ -1,4 +1,4 @@
-"""Recipes: one TOML file (or a packaged name) and `--set` options become a checked configuration.
+"""Recipes: one TOML file (or a packaged name) and `--set` options become a checked configuration, and that TOML again.
 
 All problems come at once, each with file, line, key and what would be right.
 """
