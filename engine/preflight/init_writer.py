@@ -322,7 +322,7 @@ def _write(inputs: Inputs, settings: Settings, model: Path | None, folder: Path)
         "task": (inputs.task, f"{task.labelling}, as found in {source.files[0].path.name}"),
         **({"preset": ("best", f'"paper" is the method as printed; best: {", ".join(chosen)}')} if chosen else {}),
         "labels": (list(inputs.labels), f"found in the training file{only}{'; O comes first' if task.spans else ''}"),
-        "seeds": ([0], "one complete run per seed; three show how far results scatter: [0, 1, 2]"),
+        "seeds": ([0], "a complete run per seed; three teach each other, and show how far results scatter: [0, 1, 2]"),
         "max_length": settings.length,
         **settings.top,
     }

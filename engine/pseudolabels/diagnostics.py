@@ -262,17 +262,6 @@ def slow_learning_rate(peak: float, steps: int, *, init_std: float = 0.02) -> Ru
     )
 
 
-def one_teacher(asked: str, seeds: int) -> RunWarning | None:
-    """`one-teacher`: the teachers of all seeds were asked for, and there is one seed."""
-    if asked == "one" or seeds > 1:
-        return None
-    return RunWarning(
-        "one-teacher",
-        'selftrain.soft.teachers is "seeds", but the run has one seed, and so one teacher; give more seeds',
-        {"seeds": seeds},
-    )
-
-
 def no_induced_pairs(pairs: int, margin: float) -> RunWarning | None:
     """`no-induced-pairs`: the model finds no words that stand for each other, so that nothing is mixed."""
     if pairs:

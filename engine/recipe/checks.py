@@ -78,7 +78,7 @@ def _target_problems(config: RunConfig) -> Problems:
 
 
 def _selftrain_problems(config: RunConfig) -> Problems:
-    alpha, soft = config.selftrain.alpha, config.selftrain.soft
+    alpha = config.selftrain.alpha
     if alpha.items == "entities" and not has_spans(config.task):
         yield "selftrain.alpha.items", "is entities, which is for tagging; leave it out"
     if config.task == "tag":
@@ -88,8 +88,6 @@ def _selftrain_problems(config: RunConfig) -> Problems:
             yield "reader.scheme", "is of tags that mark entities; leave it out"
     if alpha.data == "dev" and not config.has_dev:
         yield "selftrain.alpha.data", "is dev, but source.dev is missing"
-    if config.selftrain.on and "soft" not in config.selftrain.sequence and soft.teachers != "one":
-        yield "selftrain.soft.teachers", "is given, but there is no soft stage to use it; see selftrain.stages"
 
 
 def _training_problems(config: RunConfig) -> Problems:

@@ -14,7 +14,7 @@ from ...model import TaskModel
 from ...tasks import per_word
 from ..evaluation.inference import predict_items
 from ..plan import Stage
-from ..pseudolabels.diagnostics import one_teacher, single_voter, slow_learning_rate
+from ..pseudolabels.diagnostics import single_voter, slow_learning_rate
 from ..recipe.config import RunConfig
 from ..training.objectives import soft_labels
 from .against_teacher import SAMPLE, against_teacher
@@ -39,13 +39,12 @@ class Soft(StageKind):
         return {"source": context.data.source_train, "target": pool_store(context, stage)}
 
     def build(self, run: StageRun) -> Training:
-        context, stage, table = run.context, run.stage, run.context.config.selftrain.soft
+        context, stage = run.context, run.stage
         model = fresh_student(context, stage)
         text, labels = _labelled_text(run, load_pool(context, stage).target)
         batches = run.task_batches([text])
         rate = stage.training.head_lr or stage.training.lr
         context.warn(single_voter(context.config.selftrain.voters), slow_learning_rate(rate, len(batches)))
-        context.warn(one_teacher(table.teachers, len(teachers(stage))))
         count = len(text.examples)
         notes: dict[str, Any] = {"examples": count, "voters": model.head.num_voters}
         if (several := len(teachers(stage))) > 1:

@@ -275,7 +275,7 @@ def test_every_row_fits_every_packaged_recipe(monkeypatch: pytest.MonkeyPatch) -
         tagging = {name for name, row in ROWS.items() if base.task not in row.tasks}
         assert ({"target-entity", "target-sentence"} <= tagging) == (base.task == "classification")
         general = set() if base.world is not None or recipe.endswith("-paper") else {"mbert-wiki"}
-        alone = {"teachers"} if len(base.seeds) == 1 else set()
+        alone = {"teachers", "no-teachers"} if len(base.seeds) == 1 else set()
         assert choice.left_out.keys() == tagging | general | alone
         assert {row.name for row in choice.rows} == ROWS.keys() - choice.left_out.keys()
         assert choice.rows[0].name == "ours"

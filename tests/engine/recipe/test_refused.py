@@ -28,11 +28,6 @@ INDUCE = "augment.code_switch.induce=true"
         (TEXTS, (*ALIGN, "task=ner"), "contrastive adaptation is for classification"),
         (TEXTS, (*ALIGN, "contrastive.temperature=0"), "greater than 0"),
         ("ner", (INDUCE, 'augment.code_switch.dictionaries=["a.tsv"]'), "induce: is on, and dictionaries are given"),
-        (
-            "ner",
-            ("selftrain.soft.teachers=seeds", 'selftrain.stages=["hard"]'),
-            "teachers: .* no soft stage",
-        ),
         ("ner", ("pretrain.further=true",), r"pretrain.further: is on, but \[model.new\]"),
     ],
 )

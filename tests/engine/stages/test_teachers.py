@@ -1,4 +1,4 @@
-"""`selftrain.soft.teachers` and `teacher_folders`: soft labels of several teachers, and what is refused."""
+"""`selftrain.soft.teachers`: soft labels of several teachers."""
 
 import shutil
 from pathlib import Path
@@ -88,10 +88,9 @@ def test_a_stage_that_was_cut_off(world: Any) -> None:
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_one_seed_is_warned_of_and_the_estimate_counts_teachers(world: Any) -> None:
+def test_one_seed_has_its_own_teacher_and_the_estimate_counts_teachers(world: Any) -> None:
     short = (*SHORT, "selftrain.rounds=0.5", "selftrain.soft.teachers=seeds")
     world.run(*short, where="alone", reuse=[world.folder / "whole"])
-    assert [w["name"] for w in world.stage("de/soft1", "alone")["warnings"]] == ["one-teacher"]
     assert "teachers" not in world.stage("de/soft1", "alone")
     read = [
         {s.id: s.read for s in estimate(world.resolved(*SHORT, *more), rate=1e9).stages}["seed-0/de/soft1"]
