@@ -15,7 +15,7 @@ from xlt_engine.data import ItemView, PackedBatch, TokenStore, inference_tokens
 from xlt_engine.engine.evaluation.inference import predict_votes
 from xlt_engine.engine.training.config import OptimizerConfig, PerformanceConfig
 from xlt_engine.engine.training.loop import Loop, StepResult
-from xlt_engine.engine.training.objectives import BatchSource, SoftLabels, cross_entropy, masked_lm
+from xlt_engine.engine.training.objectives import BatchSource, cross_entropy, masked_lm, soft_labels
 from xlt_engine.engine.training.precision import computing_in
 from xlt_engine.model import Encoder, EncoderConfig, LinearHead, MaskedLM, TaskModel, VoterHeads
 from xlt_engine.model.folder import views
@@ -62,7 +62,7 @@ class Ours:
         self.model.to(device)
         if TASKS[task].trains:
             encoder.freeze(embeddings=True, layers=frozen_layers(config))
-        self.objective: Any = {"btf": masked_lm, "soft": SoftLabels()}.get(task, cross_entropy)
+        self.objective: Any = {"btf": masked_lm, "soft": soft_labels}.get(task, cross_entropy)
         self._loop: Loop | None = None
         self._passes: list[list[PackedBatch]] = []
         self._lent = ExitStack()

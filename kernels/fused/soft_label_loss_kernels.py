@@ -197,7 +197,6 @@ def backward_kernel(
         factor *= tl.load(weights_ptr + first + row, mask=counted, other=0.0).to(tl.float32)
     if divisor_ptr is not None:
         factor /= tl.load(divisor_ptr)
-    mass = tl.sum(target, axis=0)
     loaded = _load_voter(logits_ptr, 0, first, rows, items, VOTERS, CLASSES, COLUMNS, ITEMS, STAGED)
     for voter in range(VOTERS):
         scores = by_class(loaded, CLASSES, COLUMNS, ITEMS, STAGED)
@@ -208,7 +207,7 @@ def backward_kernel(
             gradient = (probability - target) * (2.0 / CLASSES)
             gradient = probability * (gradient - tl.sum(probability * gradient, axis=0)[None, :])
         else:
-            gradient = probability * mass[None, :] - target
+            gradient = probability - target
         gradient *= _share(VOTERS)[None, :]
         gradient = tl.where(counted[None, :], gradient * factor[None, :], 0.0)
         start = (first + voter * items.to(tl.int64)) * CLASSES

@@ -80,6 +80,7 @@ def test_ids_outside_the_table_touch_nothing(size: int, device: Device, generato
     values = torch.ones(10, 3, device=device)
     gradient = operators.table_gradient(values, ids, size)
     assert gradient.any(1).nonzero().flatten().tolist() == [0, 1, size - 1]
+    assert (gradient[[0, 1, size - 1]] == 1).all(), "each is there once"
     _, tables = problem((1, 8, 5, 5, 5), generator, device)
     for place in range(3):
         # Between rows that would show.
