@@ -70,8 +70,9 @@ def _finished(start: Path, work: Path) -> Path:
 
 def _point(start: Path, encoder: Path, seeds: list[int], options: argparse.Namespace) -> dict[str, Any]:
     """What is measured of one encoder."""
-    tokens = float((start / "log.tsv").read_text("utf-8").splitlines()[-1].split("\t")[2])
-    accuracy = {}
+    *_, (_, _, seen, _, _, said) = csv.reader((start / "log.tsv").open(encoding="utf-8"), delimiter="\t")
+    tokens, names = float(seen), said.split()
+    accuracy = {name: float(value) for name, value in zip(names[::2], names[1::2], strict=True)}
     if encoder != start:
         trace = read_json(encoder / "trace.json")
         tokens += sum(trace["tokens"]) / 1e6

@@ -4,7 +4,9 @@
     XLT_DATA=DATA python benchmarks/presets.py --work FOLDER --only marc --seeds 0    # a part, kept beside the others
 
 The rows mbert, paper and best of `xlt-engine ablate`, which share what they have in common. CPU seconds are those of
-all stages that a row stands on. Killed, the same command goes on. `--set` goes to every recipe.
+all stages that a row stands on. Beside them, of the row best, what its run hands out without a label of the target: the
+score of that model, the highest of all its stages, that of the model that the first round learned from, and the
+warnings. Killed, the same command goes on. `--set` goes to every recipe.
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from common import made
 from xlt_engine.engine import load_recipe
 from xlt_engine.engine.lab.ablation.ablate import ablate
 from xlt_engine.engine.storage.files import read_json, sha256_file
+from xlt_engine.engine.summary.answer import choose_models
+from xlt_engine.engine.summary.stage_folders import run_stages
+from xlt_engine.engine.summary.stage_table import SIDE_ARMS, target_rows
 
 RESULT = Path(__file__).resolve().parent / "results" / "presets.json"
-DATA_SETS = ("wikineural", "wikiann", "uner", "xsid-intents", "marc", "xed")
+DATA_SETS = ("wikineural", "wikiann", "xsid-slots", "xsid-intents", "marc", "xed")
 ROWS = ("mbert", "paper", "best")
 
 
@@ -52,7 +57,7 @@ def _points(recipe: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         raise next(iter(found.failed.values()))
     rows = {row["name"]: row for row in found.values["rows"] if row["name"] in ROWS}
     spent = {name: _cpu_seconds(found.folder / row["folder"]) / len(seeds) for name, row in rows.items()}
-    config = load_recipe(recipe, options.overrides)
+    config = load_recipe(recipe, options.overrides).config
     about = {
         "recipe": recipe,
         "metric": found.values["metric"],
@@ -63,9 +68,27 @@ def _points(recipe: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         about
         | {"target": target, "seed": seed}
         | {name: round(row["values"][target][str(seed)], 2) for name, row in rows.items()}
+        | _handed_out(found.folder / rows["best"]["folder"], target, seed)
         | {"cpu_seconds": {name: round(value) for name, value in spent.items()}}
         for target, seed in pairs
     ]
+
+
+def _handed_out(run: Path, target: str, seed: int) -> dict[str, Any]:
+    """Of the trail of one target and seed the model that the run hands out, beside the others of it."""
+    summary = read_json(run / "summary.json")
+    rows = [row for row in target_rows(summary["rows"], [target]) if row["arm"] not in SIDE_ARMS]
+    rows = [row for row in rows if row["seed"] == seed and row["metric"] == summary["metric"]]
+    scores = {row["model"]: round(row["value"], 2) for row in sorted(rows, key=lambda row: int(row["order"]))}
+    answer = choose_models(run, [stage for stage in run_stages(run) if stage["seed"] == seed], [target])[target]
+    folders = {stage for stage in scores if stage.startswith(f"seed-{seed}/")}
+    warned = {warning["name"] for warning in summary["warnings"] if warning["folder"] in folders}
+    return {
+        "handed_out": scores[answer.stage],
+        "highest": max(scores.values()),
+        "before": next(iter(scores.values())),
+        "warnings": sorted(warned),
+    }
 
 
 def _cpu_seconds(run: Path) -> float:

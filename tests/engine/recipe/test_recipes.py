@@ -16,7 +16,7 @@ from xlt_engine.engine.recipe.load import load_recipe, packaged_recipes
 from xlt_engine.engine.runs.graph import make_plan
 
 COTRAIN = ("marc-1.2pct", "xnli-1.2pct")
-REAL = ("marc", "uner", "wikiann", "wikineural", "xed", "xed-methods", "xsid-intents")
+REAL = ("marc", "uner", "wikiann", "wikineural", "xed", "xed-methods", "xsid-intents", "xsid-slots")
 NAMES = (*COTRAIN, "cls-paper", "conll-paper", "demo", *REAL)
 
 
