@@ -56,6 +56,13 @@ _HEADER = click.option(
 @click.option("--raw", is_flag=True, help="The tag of each word alone, valid or not, as a run scores them.")
 @click.option("--abstain", is_flag=True, help="Give no label where the voters disagree or are not confident.")
 @click.option("--alpha", type=click.FloatRange(0, 1), help="Confidence for --abstain.  [default: the model's own]")
+@click.option(
+    "--word-pooling",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="WEIGHT",
+    help="How far words and texts of FILE know of others like them, such as 0.6.  [default: 0]",
+)
 @DEVICE
 @PRECISION
 @ENCODING

@@ -110,7 +110,7 @@ def predict_file(
             predictor.counts.update(out_files.counts)
             deque(islice(records, done), maxlen=0)
         empty = not done
-        for chunk in _chunks(records):
+        for chunk in filter(None, [list(records)]) if predictor.word_pooling else _chunks(records):
             problems.raise_if_any()
             empty = empty and all(record.example is None for record in chunk)
             if empty and len(chunk) < CHUNK_RECORDS:  # the last one: a header alone is no answer
@@ -170,6 +170,7 @@ def _key(predictor: Predictor, file: str | Path, settings: list[Any]) -> dict[st
     read = [Path(file).resolve(), *sorted(path for path in predictor.folder.resolve().iterdir() if path.is_file())]
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in read]
     about = [predictor.abstain, predictor.alpha, predictor.raw, predictor.split, predictor.max_length]
+    about += [predictor.word_pooling]
     weights = next(predictor.model.parameters())
     key = [__version__, stats, about, str(weights.device), str(weights.dtype), settings]
     return {"sha256": hashlib.sha256(json.dumps(key).encode()).hexdigest()}

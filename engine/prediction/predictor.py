@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
@@ -18,6 +18,7 @@ from ..evaluation.inference import packed_votes, predict_batches, predicted_clas
 from ..evaluation.metrics import mark_entities, spans
 from ..evaluation.valid_tags import TagDecoder
 from ..pseudolabels.filters import decide
+from ..pseudolabels.refine import Labels, of_same_word, of_shared_words, pooled, word_forms, words_of_texts
 from ..storage.run_warning import RunWarning
 from ..training.device import Precision
 from ..training.out_of_memory import PassRetry
@@ -25,6 +26,8 @@ from .model_folder import Device, ModelLike, open_model
 from .stage_record import stored_alpha
 from .words import Sentence, Split, check_split
 
+Columns = tuple[np.ndarray, ...]
+Elsewhere = Callable[[Labels], Labels]
 ABSTAINED = "_"
 """How a label that is not given is written."""
 
@@ -116,6 +119,10 @@ class Options(TypedDict, total=False):
         tokenizer: the model's; needed with a model in memory, read from the folder otherwise.
         abstain: give a label only where all voters agree on it and each of them is surer than alpha (Eq. 4).
         alpha: for `abstain`; where absent, what the stage that made the folder decided with, else 0.9.
+        word_pooling: from 0, the default, to 1, how far the texts of one call, or of one file, know of each other: a
+            word of the same word elsewhere, a text of the others with its words, as `selftrain.word_pooling` has it of
+            unlabelled text (docs/findings.md). A file is then labelled as a whole, in memory. Not with `abstain`, which
+            asks each voter.
         raw: NER: the tag of each word by itself, valid or not, as a run scores them.
         split: NER: where texts are cut into words: around "punctuation", at "whitespace" only, or for scripts without
             spaces at all their "characters"; where absent, as the recipe of the folder cut its unlabelled text, else
@@ -131,6 +138,7 @@ class Options(TypedDict, total=False):
     tokenizer: Tokenizer | None
     abstain: bool
     alpha: float | None
+    word_pooling: float
     raw: bool
     split: Split | None
     max_length: int | None
@@ -157,6 +165,9 @@ class Predictor:
             raise TypeError(f"{unknown[0]!r} is none of {', '.join(Options.__annotations__)}")
         if alpha is not None and not abstain:
             raise ConfigError("alpha is the confidence for abstaining; give abstain too, or leave alpha out")
+        if not 0 <= (pooling := options.get("word_pooling", 0.0)) <= (not abstain):
+            why = "abstain asks each voter of each text by itself" if abstain else "give a weight from 0 to 1"
+            raise ConfigError(f"word_pooling is {pooling}; {why}")
         if alpha is not None and not 0 <= alpha <= 1:
             raise ConfigError(f"alpha is {alpha}; give a confidence from 0 to 1")
         given: dict[str, Any] = {**options}
@@ -165,7 +176,7 @@ class Predictor:
         self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
         self.split, self.prediction = options.get("split") or opened.split, opened.prediction
         self.folder, self.names = opened.folder, opened.names
-        self.abstain, self.raw = abstain, raw
+        self.abstain, self.raw, self.word_pooling = abstain, raw, pooling
         self._decoder = None if raw or not has_spans(opened.model.task) else TagDecoder(self.model.labels)
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
         self._silent = OUTSIDE if has_spans(self.task) else None
@@ -191,7 +202,10 @@ class Predictor:
     def classify(self, texts: Sequence[str], pairs: Sequence[str | None] | None = None) -> list[Prediction]:
         """The class of each text, or pair of texts."""
         self.expect("classification")
-        verdicts = self._decide(self._texts(texts, pairs), len(texts))
+        rows = self._texts(texts, pairs)
+        verdicts = self._decide(
+            rows, len(texts), lambda p: of_shared_words(p, *words_of_texts(row.ids for row in rows))
+        )
         self.counts["texts"] += len(texts)
         self.counts["abstained"] += int((~verdicts[1]).sum())
         names = self.model.labels
@@ -236,11 +250,18 @@ class Predictor:
             self.counts["no_token"] += tokens.empty
         self.counts["texts"] += len(sentences)
         self.counts["words"] += starts[-1]
-        return self._tagged(sentences, starts, *self._tags(rows, starts, np.array(positions, dtype=np.int64)))
+        places = np.array(positions, dtype=np.int64)
 
-    def _tags(self, rows: list[Row], starts: list[int], positions: np.ndarray) -> tuple[np.ndarray, ...]:
+        def elsewhere(given: Labels) -> Labels:
+            forms = np.zeros(starts[-1], dtype=np.int64)  # of words without a token nothing is asked
+            forms[places] = word_forms((tokens.ids, tokens.positions) for tokens in encoded)
+            return of_same_word(given, forms)
+
+        return self._tagged(sentences, starts, *self._tags(rows, starts, places, elsewhere))
+
+    def _tags(self, rows: list[Row], starts: list[int], positions: np.ndarray, elsewhere: Elsewhere) -> Columns:
         """Of each word the tag, whether it is given, confidence, agreement, and whether it gives a token at all."""
-        chosen, keep, confidence, agree, mean = self._decide(rows, starts[-1], positions)
+        chosen, keep, confidence, agree, mean = self._decide(rows, starts[-1], elsewhere, positions)
         seen = np.zeros(starts[-1], dtype=bool)
         seen[positions] = True
         if self._decoder is not None:
@@ -291,12 +312,13 @@ class Predictor:
         if self.task != task:
             raise ConfigError(f"the model is for {self.task}, not for {task}; ask for its own task")
 
-    def _decide(self, rows: list[Row], total: int, places: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    def _decide(self, rows: list[Row], total: int, elsewhere: Elsewhere, places: np.ndarray | None = None) -> Columns:
         """Label, whether it is given, confidence, agreement and mean probabilities of `total` words or texts.
 
         Those that no row holds have neither confidence nor agreement.
 
         Args:
+            elsewhere: what others like them say, from the mean probabilities of all.
             places: which word each item of the rows is; the item's own number where absent.
         """
         device = next(self.model.parameters()).device
@@ -309,6 +331,10 @@ class Predictor:
         packed = predict_batches(self.model, batches, (total, columns), self._reduction, retry=self._retry)
         counted, chosen = unpacked_votes(packed[:, :-1]), packed[:, -1].long().numpy()
         mean, agree = counted.mean_probability.numpy(), counted.agree.numpy()
+        if self.word_pooling:
+            given = mean.astype(np.float64)
+            mean = pooled(given, elsewhere(given), self.word_pooling).astype(mean.dtype)
+            chosen = mean.argmax(axis=-1)
         if self.abstain:
             decision = decide(counted, self.alpha)
             label = np.where(decision.keep, decision.label, chosen)

@@ -9,14 +9,15 @@ has a word know of the same word elsewhere (`of_same_word`), and a text of other
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-
-from ...data import TokenStore
 
 Labels = NDArray[np.floating]
 """[K, C], probabilities; rows of zeros are items that were not labelled, and stay so."""
 Numbers = NDArray[np.int64]
+Ids = Sequence[int] | NDArray[np.integer]
 _LEAST = 1e-12
 _STEPS, _NEAR = 100, 1e-9
 
@@ -92,21 +93,26 @@ def of_shared_words(labels: Labels, texts: Numbers, words: Numbers) -> Labels:
     return _filled(labels, known, _log(prior) + high * evidence)
 
 
-def word_forms(store: TokenStore) -> Numbers:
-    """A number for each item of a store of words, int64 [K]; the same for words of the same tokens."""
+def word_forms(sentences: Iterable[tuple[Ids, Ids]]) -> Numbers:
+    """A number for each word, int64 [K]; the same for words of the same tokens.
+
+    Args:
+        sentences: of each its tokens and where its words begin among them; the last token belongs to none.
+    """
     numbers: dict[bytes, int] = {}
-    forms = np.empty(int(store.item_offsets[-1]), dtype=np.int64)
-    for example in range(len(store)):
-        ids, starts = store.ids(example), np.asarray(store.items(example)[0], dtype=np.int64)
-        first, ends = int(store.item_offsets[example]), [*starts[1:], len(ids) - 1]
-        for item, (start, end) in enumerate(zip(starts, ends, strict=True), start=first):
-            forms[item] = numbers.setdefault(ids[start:end].tobytes(), len(numbers))
-    return forms
+    forms: list[int] = []
+    for ids, starts in sentences:
+        tokens, ends = np.asarray(ids, dtype=np.int32), [*starts[1:], len(ids) - 1]
+        forms += [
+            numbers.setdefault(tokens[start:end].tobytes(), len(numbers))
+            for start, end in zip(starts, ends, strict=True)
+        ]
+    return np.array(forms, dtype=np.int64)
 
 
-def words_of_texts(store: TokenStore) -> tuple[Numbers, Numbers]:
+def words_of_texts(texts: Iterable[Ids]) -> tuple[Numbers, Numbers]:
     """Each text's distinct tokens but those at its two ends: numbers of texts and tokens, int64 [N] both."""
-    words = [np.unique(np.asarray(store.ids(text)[1:-1], dtype=np.int64)) for text in range(len(store))]
+    words = [np.unique(np.asarray(ids[1:-1], dtype=np.int64)) for ids in texts]
     return np.repeat(np.arange(len(words)), [len(w) for w in words]), np.concatenate([np.empty(0, np.int64), *words])
 
 

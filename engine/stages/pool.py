@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,6 +13,7 @@ from ...tasks import has_spans, per_word
 from ..evaluation.voted import examples_of_items
 from ..plan import Stage
 from ..pseudolabels.refine import (
+    Ids,
     Labels,
     match_prior,
     of_same_word,
@@ -79,7 +80,7 @@ def correction(context: Context, store: TokenStore) -> Callable[[np.ndarray], np
     gold = np.asarray(context.data.source_train.item_labels)
     shares = np.bincount(gold[gold >= 0], minlength=len(names)) / (gold >= 0).sum()
     outside, tagged = names.index(OUTSIDE) if has_spans(store.task) else None, per_word(store.task)
-    words = cache(lambda: (word_forms(store),) if tagged else words_of_texts(store))
+    words = cache(lambda: (word_forms(_words(store)),) if tagged else words_of_texts(map(store.ids, range(len(store)))))
     elsewhere = of_same_word if tagged else of_shared_words
 
     def correct(given: np.ndarray) -> np.ndarray:
@@ -97,6 +98,11 @@ def correction(context: Context, store: TokenStore) -> Callable[[np.ndarray], np
         return whole
 
     return correct
+
+
+def _words(store: TokenStore) -> Iterator[tuple[Ids, Ids]]:
+    """Of each sentence its tokens, and where its words begin."""
+    return ((store.ids(example), store.items(example)[0]) for example in range(len(store)))
 
 
 def pool_tokens(context: Context, stage: Stage, at_most: int | None = None) -> int:

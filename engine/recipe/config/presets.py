@@ -24,6 +24,7 @@ BEST = (
     Choice("prediction", "valid", ("ner",), "scores of valid tags, as predict writes them"),
     Choice("selftrain.source_prior", 0.75, ("ner", "classification"), "classes as often as in the source"),
     Choice("selftrain.word_pooling", 0.6, ("ner", "classification"), "a word, or a text, knows of others like it"),
+    Choice("selftrain.restore", "finetuned", ("ner", "classification"), "students start where fine-tuning ended"),
     Choice("selftrain.soft.teachers", "seeds", ("ner", "classification"), "with several seeds their teachers' mean"),
 )
 """What each gains alone: docs/findings.md."""

@@ -14,6 +14,7 @@ from xlt_engine.data.batches.rows import cut_windows
 from xlt_engine.engine import Prediction, Predictor, TagPrediction, chosen_model, predict
 from xlt_engine.engine.evaluation.valid_tags import TagDecoder
 from xlt_engine.engine.prediction.model_folder import precision_of
+from xlt_engine.engine.pseudolabels.refine import of_same_word, of_shared_words, pooled
 from xlt_engine.model import TaskModel, load_task_model
 
 LINES = ["Anna lives in Paris", "Carl saw London today", "the city of Oslo is old", "a good book about Berlin"] * 3
@@ -102,6 +103,27 @@ def test_classes_and_pairs(classifier: TaskModel, tokenizer: Tokenizer) -> None:
         assert (one.label, list(one.probabilities)) == (CLASSES[mean.argmax()], list(CLASSES))
         np.testing.assert_allclose(list(one.probabilities.values()), mean, rtol=2e-5)
         assert one.confidence == max(one.probabilities.values())
+
+
+def test_texts_of_one_call_know_of_each_other(classifier: TaskModel, tagger: TaskModel, tokenizer: Tokenizer) -> None:
+    """Texts of others with their words, words of the same word elsewhere; what is refined is told by test_refine.py."""
+    alone, found = (predict(classifier, LINES, tokenizer=tokenizer, word_pooling=w) for w in (0.0, 0.6))
+    plain, given = (np.array([list(one.probabilities.values()) for one in many]) for many in (alone, found))
+    words = [sorted(set(tokenizer.encode_texts([line])[0].ids[1:-1])) for line in LINES]
+    texts = np.repeat(np.arange(len(LINES)), [len(w) for w in words])
+    expected = pooled(plain, of_shared_words(plain, texts, np.concatenate(words)), 0.6)
+    np.testing.assert_allclose(given, expected, rtol=1e-5)
+    assert np.abs(given - plain).max() > 0.01
+    assert [one.label for one in found] == [CLASSES[p.argmax()] for p in expected]
+    sentences = [line.split() for line in LINES]
+    every = [word for words in sentences for word in words]
+    plain = np.concatenate([of_words(tagger, tokenizer, words).mean(axis=0) for words in sentences])
+    forms = np.array([every.index(word) for word in every])
+    expected = pooled(plain, of_same_word(plain, forms), 0.6)
+    one = tags(tagger, tokenizer, sentences, word_pooling=0.6, raw=True)
+    assert [tag for s in one for tag in s.labels] == [tagger.labels[p.argmax()] for p in expected]
+    np.testing.assert_allclose([c for s in one for c in s.confidences], expected.max(axis=1), rtol=1e-4)
+    assert len(set(every)) < len(every)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 0.6, 1.0])
@@ -218,6 +240,8 @@ def test_wrong_arguments(tagger: TaskModel, classifier: TaskModel, tokenizer: To
     for model, items, options, what in (
         (tagger, ["a"], {"alpha": 0.5}, "give abstain too"),
         (tagger, ["a"], {"abstain": True, "alpha": 1.5}, "from 0 to 1"),
+        (tagger, ["a"], {"word_pooling": 1.5}, "a weight from 0 to 1"),
+        (tagger, ["a"], {"word_pooling": 0.5, "abstain": True}, "asks each voter"),
         (tagger, ["a"], {"tokenizer": None}, "needs tokenizer"),
         (tagger, ["a"], {"max_length": 25}, "24 positions"),
         (tagger, ["a"], {"pairs": ["b"]}, "pairs are for classification"),

@@ -137,6 +137,15 @@ def test_chunks_do_not_change_the_result(tagger_folder: Path, tmp_path: Path, mo
         assert [float(x) for x in a.split()[2:3]] == pytest.approx([float(x) for x in b.split()[2:3]], rel=1e-3)
 
 
+def test_a_pooled_file_is_one_chunk(classifier_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(LINES) + "\n")
+    monkeypatch.setattr(file_predictor, "CHUNK_RECORDS", 2)
+    predict_file(classifier_folder, tmp_path / "a.txt", tmp_path / "out", word_pooling=0.6)
+    whole = predict(classifier_folder, LINES, word_pooling=0.6)
+    found = [line.split("\t") for line in (tmp_path / "out").read_text().splitlines()]
+    assert found == [[p.label, f"{p.confidence:.4f}", line] for p, line in zip(whole, LINES, strict=True)]
+
+
 def _standard(monkeypatch: pytest.MonkeyPatch, data: object) -> io.BytesIO:
     out = io.BytesIO()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=data))

@@ -105,23 +105,10 @@ def test_what_was_not_labelled_counts_for_nothing_and_stays_zero() -> None:
         np.testing.assert_array_equal(refined[known], alone)
 
 
-class Words:
-    """Two sentences of a store: `un able un` and `able`, of two and one tokens a word."""
-
-    item_offsets = np.array([0, 3, 4])
-
-    def __len__(self) -> int:
-        return 2
-
-    def ids(self, number: int) -> np.ndarray:
-        return np.array([[101, 7, 8, 9, 7, 8, 102], [101, 9, 102]][number][: 7 if number == 0 else 3], dtype=np.int32)
-
-    def items(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        return (np.array([1, 3, 4]), np.arange(3)) if number == 0 else (np.array([1]), np.arange(1))
-
-
 def test_the_same_tokens_are_the_same_word() -> None:
-    first, second, third, fourth = word_forms(Words()).tolist()
+    """`un able un` and `able`, of two and one tokens a word."""
+    sentences = [([101, 7, 8, 9, 7, 8, 102], [1, 3, 4]), ([101, 9, 102], [1])]
+    first, second, third, fourth = word_forms(sentences).tolist()
     assert first == third != second == fourth
-    of, words = words_of_texts(Words())
+    of, words = words_of_texts(ids for ids, _ in sentences)
     assert list(zip(of.tolist(), words.tolist(), strict=True)) == [(0, 7), (0, 8), (0, 9), (1, 9)]
