@@ -5,8 +5,9 @@
 
 The rows mbert, paper and best of `xlt-engine ablate`, which share what they have in common. CPU seconds are those of
 all stages that a row stands on. Beside them, of the row best, what its run hands out without a label of the target: the
-score of that model, the highest of all its stages, that of the model that the first round learned from, and the
-warnings. Killed, the same command goes on. `--set` goes to every recipe.
+score of that model (`together`: where `predict --word-pooling 0.6` labels the file as a whole), the highest of all its
+stages, that of the model that the first round learned from, and the warnings. Killed, the same command goes on. `--set`
+goes to every recipe.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from typing import Any
 
 from common import made
 
-from xlt_engine.engine import load_recipe
+from xlt_engine.engine import Prediction, TagPrediction, load_recipe, predict
+from xlt_engine.engine.evaluation.metrics import accuracy, entity_f1
 from xlt_engine.engine.lab.ablation.ablate import ablate
+from xlt_engine.engine.reading.read_file import read_file
+from xlt_engine.engine.recipe.config import RunConfig
 from xlt_engine.engine.storage.files import read_json, sha256_file
 from xlt_engine.engine.summary.answer import choose_models
 from xlt_engine.engine.summary.stage_folders import run_stages
@@ -28,6 +32,7 @@ from xlt_engine.engine.summary.stage_table import SIDE_ARMS, target_rows
 RESULT = Path(__file__).resolve().parent / "results" / "presets.json"
 DATA_SETS = ("wikineural", "wikiann", "xsid-slots", "xsid-intents", "marc", "xed")
 ROWS = ("mbert", "paper", "best")
+WORD_POOLING = 0.6
 
 
 def main() -> None:
@@ -68,13 +73,13 @@ def _points(recipe: str, options: argparse.Namespace) -> list[dict[str, Any]]:
         about
         | {"target": target, "seed": seed}
         | {name: round(row["values"][target][str(seed)], 2) for name, row in rows.items()}
-        | _handed_out(found.folder / rows["best"]["folder"], target, seed)
+        | _handed_out(found.folder / rows["best"]["folder"], config, target, seed)
         | {"cpu_seconds": {name: round(value) for name, value in spent.items()}}
         for target, seed in pairs
     ]
 
 
-def _handed_out(run: Path, target: str, seed: int) -> dict[str, Any]:
+def _handed_out(run: Path, config: RunConfig, target: str, seed: int) -> dict[str, Any]:
     """Of the trail of one target and seed the model that the run hands out, beside the others of it."""
     summary = read_json(run / "summary.json")
     rows = [row for row in target_rows(summary["rows"], [target]) if row["arm"] not in SIDE_ARMS]
@@ -85,10 +90,24 @@ def _handed_out(run: Path, target: str, seed: int) -> dict[str, Any]:
     warned = {warning["name"] for warning in summary["warnings"] if warning["folder"] in folders}
     return {
         "handed_out": scores[answer.stage],
+        "together": round(_together(answer.folder, config, target), 2),
         "highest": max(scores.values()),
         "before": next(iter(scores.values())),
         "warnings": sorted(warned),
     }
+
+
+def _together(model: Path, config: RunConfig, target: str) -> float:
+    """The score of a model on its target's test file, labelled as a whole."""
+    path = next(one.test for one in config.targets if one.language == target)
+    assert path is not None
+    examples = [one for one in read_file(config, path, language=target) if one.labels is not None]
+    found = predict(model, [one.words or one.text or "" for one in examples], word_pooling=WORD_POOLING)
+    gold = [one.labels for one in examples]
+    if config.task == "classification":
+        return accuracy(gold, [one.label for one in found if isinstance(one, Prediction)])
+    tags = [[str(tag) for tag in one.labels] for one in found if isinstance(one, TagPrediction)]
+    return entity_f1([list(one or ()) for one in gold], tags).f1
 
 
 def _cpu_seconds(run: Path) -> float:

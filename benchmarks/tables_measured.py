@@ -212,8 +212,8 @@ def finetune_peer(result: Json) -> str:
 
 def presets(result: Json) -> str:
     """By data set and target: fine-tuning alone, the paper's recipe, the preset best, and how their pairs differ."""
-    header = ["data", "target", "fine-tuning alone", "paper", "best"]
-    header += ["best minus paper", "best minus fine-tuning", "CPU time, best over paper"]
+    header = ["data", "target", "fine-tuning alone", "paper", "best", "best minus paper", "best minus fine-tuning"]
+    header += ["handed out minus the highest stage", "file as a whole", "CPU time, best over paper"]
     lines = []
     by_target: dict[tuple[str, str], list[Json]] = {}
     for point in result["points"]:
@@ -225,14 +225,17 @@ def presets(result: Json) -> str:
 
 
 def _gains(points: Sequence[Json]) -> list[str]:
-    """Of pairs: best minus paper and minus fine-tuning, each with how many rose; CPU seconds, best over paper."""
-    cells = []
-    for other in ("paper", "mbert"):
-        step = paired_step([point["best"] - point[other] for point in points], other)
-        assert step is not None
-        cells.append(f"{step}, {step.up}/{step.stat.n}")
+    """Of pairs, best minus others with how many rose; what is handed out; CPU seconds, best over paper."""
+    cells = [_paired(points, "best", other) for other in ("paper", "mbert")]
+    lost = _mean(point["handed_out"] - point["highest"] for point in points)
     best, paper = (_mean(point["cpu_seconds"][row] for point in points) for row in ("best", "paper"))
-    return [*cells, f"{best / paper:.2f}"]
+    return [*cells, f"{lost:.1f}", _paired(points, "together", "handed_out"), f"{best / paper:.2f}"]
+
+
+def _paired(points: Sequence[Json], now: str, before: str) -> str:
+    step = paired_step([point[now] - point[before] for point in points], before)
+    assert step is not None
+    return f"{step}, {step.up}/{step.stat.n}"
 
 
 def _mean(values: Iterable[float]) -> float:
