@@ -121,11 +121,12 @@ class Walk:
 
     def _side_by_side(self, jobs: int) -> None:
         context, config = self.context, self.context.config
-        depth = dict[str, int]()
-        for stage in self.plan:
-            depth[stage.id] = 1 + max((depth[needed] for needed in stage.inputs.values()), default=0)
-        # The targets of a seed in step, so that no long way is left to one worker at the end.
-        self._order.sort(key=lambda stage: (stage.seed, depth[stage.id]))
+        waiting = dict.fromkeys(self._number, 0)
+        for stage in reversed(self.plan):
+            for needed in stage.inputs.values():
+                waiting[needed] = max(waiting[needed], 1 + waiting[stage.id])
+        # What most stages wait for in turn first, so that no long way is left to one worker at the end.
+        self._order.sort(key=lambda stage: (stage.seed, -waiting[stage.id]))
 
         def next_job(running: Sequence[StageJob]) -> StageJob | None:
             run = self._next({job.stage.id for job in running})
