@@ -1,19 +1,51 @@
-"""docs/encoder-growth.svg and its table: what each stage gains as the encoder grows, from encoder_growth.py."""
+"""Figures of the encoder: docs/encoder-curve.svg, its training by log.tsv, and docs/encoder-growth.svg with a table,
+what each stage gains as it grows (encoder_growth.py)."""
 
 from __future__ import annotations
 
+import csv
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from common import markdown
 
-from xlt_engine.engine.report.svg import Key, Panel, figure, padded_range, standalone, ticks
+from xlt_engine.engine.report.svg import GREY, Key, Panel, figure, padded_range, standalone, ticks
 from xlt_engine.engine.summary.seeds import Step, paired_step, stat
 
 STAGES = {"zero-shot": "fine-tuning alone", "btf": "BTF, fine-tuning", "soft1": "soft 1", "hard1": "hard 1"}
 GAINS = {"BTF": ("zero-shot", "btf"), "soft labels": ("btf", "soft1"), "hard labels": ("soft1", "hard1")}
 SOURCE = "en"
+FIRST = 3
+"""Million tokens before which the loss is not drawn: it falls from 10."""
+
+
+def curve(log: Path) -> str:
+    """Loss and accuracy on held-out words by tokens seen; where a part of the training begins, there is a rule."""
+    with log.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    seen = [float(row["million tokens"]) for row in rows]
+    said = [(x, row["held-out accuracy"].split()) for x, row in zip(seen, rows, strict=True)]
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for x, words in said:
+        for name, value in zip(words[::2], words[1::2], strict=True):
+            lines.setdefault(name, []).append((x, 100 * float(value)))
+    losses = [(x, float(row["loss"])) for x, row in zip(seen, rows, strict=True) if x > FIRST]
+    shape: dict[str, Any] = {"x_label": "million tokens", "x_ticks": ticks(0, seen[-1], 4), "width": 380}
+    across = padded_range([0.0, *seen], zero=True)
+    loss = Panel("Loss, mean of 100 steps", across, padded_range([y for _, y in losses]), y_label="nats", **shape)
+    accuracy = Panel("Masked words found, held-out sentences", across, (0, 50), y_label="per cent", **shape)
+    for x in (x for x, a, b in zip(seen, rows, rows[1:], strict=False) if a["part"] != b["part"]):
+        for panel in (loss, accuracy):
+            panel.rule((x, panel.y[0]), (x, panel.y[1]))
+    loss.line(losses, GREY, thin=True)
+    for series, points in enumerate(lines.values()):
+        accuracy.line(points, series, thin=True)
+    keys = [Key(name, series) for series, name in enumerate(lines)]
+    described = "Lines by million tokens of pre-training: loss, and accuracy on masked words by language."
+    panels = [loss, accuracy]
+    return standalone(figure(panels, title="Training of the encoder", description=described, columns=2, keys=keys))
 
 
 def table(result: dict[str, Any]) -> str:

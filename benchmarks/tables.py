@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import growth_figure
 import step_figure
 from tables_measured import TABLES, markdown
 from truth_world.tables import drawing as truth_world_drawing
@@ -65,6 +66,7 @@ def figures() -> dict[Path, str]:
     """The pictures of the pages. That of the demo stays as it is while its scores are a transcribed table."""
     found = {
         "truth-world.svg": truth_world_drawing(load("truth-world")),
+        "encoder-curve.svg": growth_figure.curve(ROOT / "assets" / "encoder" / "log.tsv"),
         "step-time.svg": step_figure.drawing(load("step-time-mbert"), load("step-time-small")),
     }
     demo = load("demo")
