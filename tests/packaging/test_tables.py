@@ -290,3 +290,25 @@ def test_runs_that_do_not_belong_together_are_refused(runs: list[Path], tmp_path
         change(copy)
         with pytest.raises(DataError, match=message):
             recorder.record([runs[0], copy])
+
+
+def test_the_growth_of_the_encoder_is_paired_over_targets_and_seeds() -> None:
+    figure = script("growth_figure")
+    values = {"zero-shot": [40.0, 42.0], "btf": [41.0, 40.0], "soft1": [44.0, 45.0], "hard1": [46.0, 45.0]}
+    lower = {stage: [value - 8 for value in own] for stage, own in values.items()}
+    lower["hard1"] = [34.0, 30.0]
+    point = {
+        "million_tokens": 60.4,
+        "accuracy": {"en": 0.351, "de": 0.302},
+        "retrieval": {"de": [0.7, 0.512], "nl": [0.8, 0.6]},
+        "scores": {"en": {"zero-shot": [66.0, 68.0]}, "de": values, "fr": lower},
+    }
+    result = {"points": [point, point | {"million_tokens": 301.0}]}
+    row = figure.table(result).splitlines()[2].strip("|").split("|")
+    steps = [6.0, 3.0, 2.0, -4.0]
+    whole = f"{statistics.fmean(steps):+.1f} ± {statistics.stdev(steps):.1f}"
+    means = ["67.0 ± 1.4", "37.0 ± 1.4", "36.5 ± 0.7", "40.5 ± 0.7", "38.8 ± 1.8"]
+    assert row == ["60", "35.1", "30.2", "51.2, 60.0", *means, whole, "3/4"]
+    drawn = figure.drawing(result)
+    assert drawn.count("<circle") == 2 * (len(figure.STAGES) + len(figure.GAINS))
+    assert "BTF, 301 million tokens: -0.5" in drawn
