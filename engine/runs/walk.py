@@ -112,12 +112,15 @@ class Walk:
             self._side_by_side(jobs)
             return
         while (run := self._next()) is not None:
-            try:
-                finish_stage(run)
-            except (DataError, DivergedError) as error:
-                self._failed_at(run.stage, error)
-            else:
-                self._took(run.stage, made=True)
+            self._make(run)
+
+    def _make(self, run: StageRun) -> None:
+        try:
+            finish_stage(run)
+        except (DataError, DivergedError) as error:
+            self._failed_at(run.stage, error)
+        else:
+            self._took(run.stage, made=True)
 
     def _side_by_side(self, jobs: int) -> None:
         context, config = self.context, self.context.config
@@ -129,8 +132,12 @@ class Walk:
         self._order.sort(key=lambda stage: (stage.seed, -waiting[stage.id]))
 
         def next_job(running: Sequence[StageJob]) -> StageJob | None:
-            run = self._next({job.stage.id for job in running})
-            return None if run is None else StageJob(run.stage, run.fingerprint, tuple(run.context.warnings))
+            while (run := self._next({job.stage.id for job in running})) is not None:
+                if running or self._ready({run.stage.id}):
+                    return StageJob(run.stage, run.fingerprint, tuple(run.context.warnings))
+                workers.start()  # they load what they need, while what nothing can be made beside is made here
+                self._make(run)
+            return None
 
         def take(job: StageJob, answer: Answer) -> None:
             if isinstance(answer.error, DataError | DivergedError):
@@ -146,7 +153,8 @@ class Walk:
             getattr(getattr(context, part), name)(*values, **named)
 
         begin = StageMaker(config, context.run_dir.path, context.reuse, torch.get_num_threads())
-        Workers(jobs, begin, heard).run(next_job, take, context.should_stop)
+        workers = Workers[StageJob](jobs, begin, heard)
+        workers.run(next_job, take, context.should_stop)
 
     def _next(self, running: Collection[str] = ()) -> StageRun | None:
         """The first stage that is to be made and can be; those before that are there, or lack an input, are counted."""

@@ -46,7 +46,7 @@ class Answer:
 
 
 class Workers(Generic[T]):
-    """Processes that start when they are needed, each with at most one task.
+    """Processes that start with the first task, each with at most one.
 
     Args:
         number: how many there may be.
@@ -95,8 +95,7 @@ class Workers(Generic[T]):
                 free = len(self.busy) < self._number
                 if free and (task := next_task(list(self.busy.values()))) is not None:
                     self.give(task)
-                    while len(self._members) < self._number:  # the others load what they need meanwhile
-                        self._start()
+                    self.start()  # the others load what they need meanwhile
                 elif self.busy:
                     for ended, answer in self.answers():
                         take(ended, answer)
@@ -113,6 +112,11 @@ class Workers(Generic[T]):
         self.busy[member] = task
         with contextlib.suppress(OSError):  # one that has ended is noticed by its silence
             member.send(task)
+
+    def start(self) -> None:
+        """Starts all processes that there may be."""
+        while len(self._members) < self._number:
+            self._start()
 
     def _start(self) -> Connection:
         mine: Connection

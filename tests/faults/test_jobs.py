@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from collections import Counter
 from pathlib import Path
@@ -55,8 +56,11 @@ def test_the_same_files_with_two_jobs(start: Starts, pair: Pair, tmp_path: Path)
 
 @pytest.mark.fault(1)
 def test_killed_workers(start: Starts, pair: Pair, tmp_path: Path) -> None:
-    """In a step, then in a save: the stage is named, the other worker saves, and the same command goes on."""
-    for point in ("loop.loss:9:kill", "checkpoint.*:40:kill"):
+    """In a step, then in a save: the stage is named, the other worker saves, and the same command goes on.
+
+    Pre-training, of 9 steps, is made in the run's own process, since nothing can be made beside it.
+    """
+    for point in ("loop.loss:10:kill", "checkpoint.*:40:kill"):
         run = start(*pair.arguments(tmp_path), fault=point, forked=[])
         assert run.wait() == 8, run.text()
         last = run.text().splitlines()[-1]
@@ -113,25 +117,28 @@ def _alike(text: str, place: Path) -> str:
 
 @pytest.mark.fault(14, 50)
 def test_failing_workers(start: Starts, pair: Pair, tmp_path: Path) -> None:
-    """In pre-training, which is one stage alone in either case: the same code, message and status."""
+    """In the last step of a stage of 6; the other worker's has 5: the code, message and status of one process."""
     for point, code in {
-        "checkpoint.*:5:enospc": 5,
-        "loop.loss:2:oom": 8,
-        "loop.loss:2:raise": 1,
-        "loop.loss:2:nan": 7,
+        "checkpoint.begin:5:enospc": 5,
+        "loop.loss:6:oom": 8,
+        "loop.loss:6:raise": 1,
+        "loop.loss:6:nan": 7,
     }.items():
         said = list[Any]()
         for jobs in (1, 2):
-            place = tmp_path / str(jobs) / "run"
+            place = tmp_path / str(jobs) / str(code)
+            shutil.copytree(pair.folder, place, symlinks=True)
+            for stage in ("de/finetune", "de/soft1", "de/hard1", "nl/hard1"):
+                shutil.rmtree(place / "seed-0" / stage)
             run = start(*pair.arguments(place, jobs), fault=point, forked=[])
             assert run.wait() == code, run.text()
             values = json.loads((place / "status.json").read_bytes())
             text = [_alike(line, place) for line in run.text().splitlines() if line.startswith("error:")]
             keys = ("state", "exit_code", "reason", "stage")
             said.append((text, {k: _alike(str(values[k]), place) for k in keys}))
-        assert said[0][0]
+        assert "seed-0/de/finetune" in said[0][0][0] + said[0][1]["stage"]
         assert said[0] == said[1]
-    pair.goes_on(start, tmp_path / "2" / "run", forked=[])
+        pair.goes_on(start, place, forked=[])
 
 
 def test_a_stage_that_fails_by_its_data(start: Starts, pair: Pair, tmp_path: Path) -> None:

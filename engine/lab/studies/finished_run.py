@@ -197,7 +197,7 @@ class FinishedRun:
             labelled_first: a file that can be read with labels is read with them.
         """
         by_id = {store.example_ids[n]: n for n in numbers}
-        stems = {file_stem(name.rpartition(":")[0]) for name in by_id}
+        stems = {name.rpartition(":")[0] for name in by_id}
         paths = [self.place_of(Path(p)) for p in read_json(self.folder / "run.json").get("hashes") or {}]
         paths = sorted((p for p in paths if p.is_file()), key=lambda p: file_stem(p) not in stems)
         found = dict[int, Example]()
