@@ -79,13 +79,12 @@ def encode(tokenizer: Any, example: Example, names: Sequence[str], max_length: i
 def batches(rows: Sequence[Row], config: RunConfig, seed: int, own_draws: bool) -> Iterator[list[Row]]:
     """The batches of all epochs, each epoch in another order: the engine's, or one of numpy's default generator."""
     rng, size = np.random.default_rng(seed), config.finetune.batch_size
-    lengths = np.array([len(ids) for ids, _, _ in rows])
     for epoch in range(round(config.finetune.epochs)):
         if own_draws:
             order = rng.permutation(len(rows))
             drawn = [order[start : start + size] for start in range(0, len(rows), size)]
         else:
-            drawn = epoch_batches(lengths, size, seed=derive_seed(seed, "finetune", 0, "batches"), epoch=epoch)
+            drawn = epoch_batches(len(rows), size, seed=derive_seed(seed, "finetune", 0, "batches"), epoch=epoch)
         yield from ([rows[i] for i in batch] for batch in drawn)
 
 
@@ -174,7 +173,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", action="append", help=f"default: {', '.join(RECIPES)}")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--order", choices=("random", "sorted"), default="random")
     parser.add_argument("--draws", choices=("engine", "own"), default="engine", help="the loop's head and batches")
     parser.add_argument("--side", choices=("transformers", "xlt-engine"), action="append", help="default: both")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="of the recipe, for both sides")
@@ -185,8 +183,7 @@ def main() -> None:
     sides = options.side or ["transformers", "xlt-engine"]
     rows = kept_rows(options.json, {(recipe, side) for recipe in recipes for side in sides})
     for recipe in recipes:
-        sets = [f'training.order="{options.order}"', *options.overrides]
-        config = load_recipe(recipe, sets).config
+        config = load_recipe(recipe, options.overrides).config
         for seed in seeds:
             for side in sides:
                 started = time.process_time()
@@ -194,7 +191,7 @@ def main() -> None:
                     if side == "transformers":
                         scores = plain_loop(config, seed, options.draws == "own")
                     else:
-                        scores = engine(recipe, seed, sets, Path(folder))
+                        scores = engine(recipe, seed, options.overrides, Path(folder))
                 row = {"recipe": recipe, "set": options.overrides, "seed": seed, "side": side, "scores": scores}
                 rows.append(row | {"cpu_seconds": round(time.process_time() - started, 1)})
                 print(recipe, seed, side, {k: round(v, 2) for k, v in scores.items()}, flush=True)

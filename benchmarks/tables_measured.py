@@ -182,16 +182,6 @@ def _difference(result: Json, group: str, name: str) -> list[str]:
     )
 
 
-def batch_order(result: Json) -> str:
-    """Entity F1 of zero-shot fine-tuning on UniversalNER, by order and weight of words."""
-    languages = list(result["scores"][0]["scores"])
-    lines = []
-    for variant in dict.fromkeys(row["variant"] for row in result["scores"]):
-        own = [row["scores"] for row in result["scores"] if row["variant"] == variant]
-        lines.append([variant, *(_over([scores[name] for scores in own], 1) for name in languages)])
-    return markdown(["batches", *languages], lines)
-
-
 def finetune_peer(result: Json) -> str:
     """Zero-shot scores of a plain transformers loop and of the engine: source, and mean over the targets."""
     header = ["recipe", "source: loop, engine", "targets: loop, engine", "engine minus loop, targets", "CPU s"]
@@ -281,7 +271,6 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "corpus": (("corpus",), corpus_speed),
     "export-speed": (("export-speed",), export_speed),
     "ablations": (("ablation-wikiann",), ablations),
-    "batch-order": (("batch-order",), batch_order),
     "finetune-peer": (("finetune-peer",), finetune_peer),
     "presets": (("presets",), presets),
     "truth-world": (("truth-world",), all_tables),

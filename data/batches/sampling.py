@@ -31,35 +31,19 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-WINDOW = 50
-
-
 def rng_for(seed: int, *purpose: str | int) -> np.random.Generator:
     """A generator that depends on nothing but its key."""
     return np.random.Generator(np.random.Philox(derive_seed(seed, *purpose)))
 
 
-def epoch_batches(
-    lengths: np.ndarray,
-    batch_size: int,
-    *,
-    seed: int,
-    epoch: int,
-    sort: bool = False,
-) -> list[np.ndarray]:
+def epoch_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
     """One epoch's batches, as arrays of example indices.
 
-    Examples are shuffled and cut into batches of exactly `batch_size` sequences (the last one may be smaller). With
-    `sort` they are sorted by length inside windows of 50 batches before the cut, and the batches are shuffled again.
-
-    Args:
-        lengths: int [n], tokens in each example.
+    Examples are shuffled and cut into batches of exactly `batch_size` sequences; the last one may be smaller, and comes
+    at any place.
     """
-    order = rng_for(seed, "order", epoch).permutation(len(lengths))
-    if sort:
-        parts = np.array_split(order, range(WINDOW * batch_size, len(order), WINDOW * batch_size))
-        order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    order = rng_for(seed, "order", epoch).permutation(count)
+    batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
     return [batches[i] for i in rng_for(seed, "batches", epoch).permutation(len(batches))]
 
 

@@ -33,9 +33,7 @@ class _Draws:
         balance: str,
         temperature: float = 1.0,
         counts: Sequence[int] | None = None,
-        sort: bool = False,
     ) -> None:
-        self._sort = sort
         self._lengths, self._batch_size, self._seed = list(lengths), batch_size, seed
         self._how: dict[str, Any] = {"mode": balance, "temperature": temperature, "counts": counts}
         self.per_epoch = [len(part) for part in self._sample(0)]
@@ -57,8 +55,7 @@ class _Draws:
         if epoch != self._epoch:
             drawn = self._sample(epoch)
             self._pool = np.concatenate([np.stack([np.full(len(d), c), d], axis=1) for c, d in enumerate(drawn)])
-            lengths = np.concatenate([part[d] for part, d in zip(self._lengths, drawn, strict=True)])
-            self._batches = epoch_batches(lengths, self._batch_size, seed=self._seed, epoch=epoch, sort=self._sort)
+            self._batches = epoch_batches(len(self._pool), self._batch_size, seed=self._seed, epoch=epoch)
             self._epoch = epoch
         members: np.ndarray = self._pool[self._batches[index]]
         return members
@@ -109,7 +106,6 @@ class MlmBatches:
         corpora: one per language.
         special: bool [vocab_size], tokens that are never masked and never drawn.
         balance: with `temperature`, see `sampling.resample`.
-        sort: batches of about one length, see `sampling.epoch_batches`; examples at random otherwise.
         micro_batch: sequences in one forward pass; 0 for the whole batch. Masks do not depend on it.
     """
 
@@ -126,7 +122,6 @@ class MlmBatches:
         balance: str = "up",
         temperature: float = 1.0,
         micro_batch: int = 0,
-        sort: bool = False,
     ) -> None:
         self._corpora, self._special, self._mask_id = list(corpora), special, mask_id
         self._seed, self._rate, self._micro_batch = seed, rate, micro_batch or batch_size
@@ -137,7 +132,6 @@ class MlmBatches:
             seed=seed,
             balance=balance,
             temperature=temperature,
-            sort=sort,
         )
         self.examples_per_epoch = self._draws.per_epoch
 
@@ -217,7 +211,6 @@ class TaskBatches:
             length is several sequences, its windows, each an example by itself from here on.
         balance: "none" takes every example once an epoch, "up" repeats the smaller parts to the size of the largest.
         counts: how many examples of each part make up an epoch, instead of those of `balance`.
-        sort: batches of about one length, see `sampling.epoch_batches`; examples at random otherwise.
     """
 
     def __init__(
@@ -230,7 +223,6 @@ class TaskBatches:
         balance: str = "none",
         micro_batch: int = 0,
         counts: Sequence[int] | None = None,
-        sort: bool = False,
     ) -> None:
         read = [(part, Rows(part.view, part.examples, part.labels)) for part in parts]
         self._parts = [(part, rows) for part, rows in read if len(rows)]
@@ -242,7 +234,6 @@ class TaskBatches:
             seed=seed,
             balance=balance,
             counts=counts,
-            sort=sort,
         )
 
     def __len__(self) -> int:

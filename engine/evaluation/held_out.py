@@ -57,7 +57,7 @@ class HeldOut:
 
     @torch.no_grad()
     def _measure(self, model: MaskedLM, text: Corpus) -> dict[str, float]:
-        batches = MlmBatches([text], batch_size=_SENTENCES, epochs=1, seed=0, sort=True, **self._batches)
+        batches = MlmBatches([text], batch_size=_SENTENCES, epochs=1, seed=0, **self._batches)
         device, bias = model.decoder_weight.device, model.decoder_bias
         sums = torch.zeros(3, dtype=torch.float64, device=device)
         for step in range(len(batches)):

@@ -28,7 +28,7 @@ class OpenModel:
 
     Attributes:
         max_length: in tokens: as asked for, else that of the stage in the folder, else all positions of the encoder.
-        prediction: how the stage in the folder was scored: "mean", "valid", "vote" or "first"; else "mean".
+        prediction: how the stage in the folder was scored: "mean" or "valid"; else "mean".
         split: how the recipe of a stage folder cut plain text into words; else around punctuation.
         names: of columns and fields, and `label_map`, as the recipe of a stage folder has them; else empty.
         folder: None for a model in memory.
@@ -74,8 +74,7 @@ def open_model(
         extra = read_info(folder).extra or {}
         about = {"folder": folder, "split": extra.get("split") or "punctuation"}
         about["names"] = _names(extra.get("reader") or {}, model.labels)
-        prediction = record.get("prediction")
-        about |= {"prediction": prediction} if prediction in ("valid", "vote", "first") else {}
+        about |= {"prediction": "valid"} if record.get("prediction") == "valid" else {}
         if max_length is None:
             max_length = trained.get("max_length")
     if tokenizer is None:

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ... import ConfigError
 from ...data import OUTSIDE, Row, Tokenizer, inference_tokens, row_batches, window_rows
 from ...tasks import has_spans, per_word, task_of
-from ..evaluation.inference import packed_votes, predict_batches, predicted_classes, unpacked_votes
+from ..evaluation.inference import packed_votes, predict_batches, unpacked_votes
 from ..evaluation.metrics import mark_entities, spans
 from ..evaluation.valid_tags import TagDecoder
 from ..pseudolabels.filters import decide
@@ -174,8 +172,7 @@ class Predictor:
         names = given.keys() & {"tokenizer", "max_length", "device", "precision"}
         opened = open_model(model, **{name: given[name] for name in names})
         self.model, self.tokenizer, self.max_length = opened.model, opened.tokenizer, opened.max_length
-        self.split, self.prediction = options.get("split") or opened.split, opened.prediction
-        self.folder, self.names = opened.folder, opened.names
+        self.split, self.folder, self.names = options.get("split") or opened.split, opened.folder, opened.names
         self.abstain, self.raw, self.word_pooling = abstain, raw, pooling
         self._decoder = None if raw or not has_spans(opened.model.task) else TagDecoder(self.model.labels)
         self.alpha, self.alpha_from = (alpha, "given") if alpha is not None else stored_alpha(opened.folder)
@@ -327,26 +324,20 @@ class Predictor:
             (batch, items if places is None else places[items])
             for batch, items in row_batches(lengths, rows.__getitem__, inference_tokens(device.type))
         )
-        columns = 4 + len(self.model.labels)
-        packed = predict_batches(self.model, batches, (total, columns), self._reduction, retry=self._retry)
-        counted, chosen = unpacked_votes(packed[:, :-1]), packed[:, -1].long().numpy()
+        columns = 3 + len(self.model.labels)
+        packed = predict_batches(self.model, batches, (total, columns), packed_votes, retry=self._retry)
+        counted = unpacked_votes(packed)
         mean, agree = counted.mean_probability.numpy(), counted.agree.numpy()
         if self.word_pooling:
             given = mean.astype(np.float64)
             mean = pooled(given, elsewhere(given), self.word_pooling).astype(mean.dtype)
-            chosen = mean.argmax(axis=-1)
+        chosen = mean.argmax(axis=-1)
         if self.abstain:
             decision = decide(counted, self.alpha)
             label = np.where(decision.keep, decision.label, chosen)
             return label, np.array(decision.keep), counted.min_confidence.numpy(), agree, mean
         confidence = np.take_along_axis(mean, chosen[:, None], axis=-1)[:, 0]
         return chosen, np.ones(total, dtype=bool), confidence, agree, mean
-
-    def _reduction(self, logits: Tensor) -> Tensor:
-        """The votes, and the class that the stage's `prediction` chooses."""
-        packed = packed_votes(logits)
-        chosen = predicted_classes(logits, packed[:, 3:], self.prediction)
-        return torch.cat([packed, chosen[:, None].float()], dim=1)
 
 
 def predict(
@@ -359,10 +350,10 @@ def predict(
 ) -> list[Prediction] | list[TagPrediction]:
     """Labels every text: a `Prediction` each for classification, a `TagPrediction` each for NER.
 
-    A label is the most probable class of the voters' mean probability (arXiv 2310.04726 leaves this open), or what the
-    recipe of a stage folder has as `prediction`. Where the tags of a sentence would not be valid BIO, it gets the valid
-    ones with the largest product of mean probabilities. With `abstain` a label is given only where all voters agree on
-    it and each of them is surer than alpha (Eq. 4). `Predictor.classify` and `Predictor.tag` have one type of result.
+    A label is the most probable class of the voters' mean probability (arXiv 2310.04726 leaves this open). Where the
+    tags of a sentence would not be valid BIO, it gets the valid ones with the largest product of mean probabilities.
+    With `abstain` a label is given only where all voters agree on it and each of them is surer than alpha (Eq. 4).
+    `Predictor.classify` and `Predictor.tag` have one type of result.
 
     Args:
         model: a task model, or the folder of one; a stage folder of a run is one.

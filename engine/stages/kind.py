@@ -99,7 +99,6 @@ class StageRun:
             seed=self.seed("batches"),
             balance=balance,
             counts=counts,
-            sort=table.order == "sorted",
             micro_batch=self.micro_batch() if micro_batch is None else micro_batch,
         )
 

@@ -149,7 +149,6 @@ def masked_batches(run: StageRun, corpora: Sequence[Corpus], table: MaskedLmConf
         rate=table.mask_rate,
         balance=table.balance,
         temperature=table.temperature,
-        sort=run.stage.training.order == "sorted",
         seed=run.seed("batches"),
         special=run.context.special_tokens(encoder_config(run.context).vocab_size),
         mask_id=run.context.tokenizer.mask_id,

@@ -104,10 +104,10 @@ class RunConfig:
         "paper",
         "what keys have that the recipe leaves open: the method as printed, or what did best so far (docs/method.md)",
     )
-    prediction: Literal["mean", "valid", "vote", "first"] = _option(
+    prediction: Literal["mean", "valid"] = _option(
         "mean",
-        "what voters say in a test: the class of their mean probability, of most of them, of the first; valid: the "
-        "mean, and of a sentence's tags the most probable that are valid BIO",
+        "what voters say in a test: the class of their mean probability; valid: of a sentence's tags by it the most "
+        "probable that are valid BIO",
     )
     model: ModelConfig = field(default_factory=ModelConfig)
     sources: tuple[SourceConfig, ...] = _option(

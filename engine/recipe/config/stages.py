@@ -21,9 +21,6 @@ class TrainingConfig(ScheduleConfig):
 
     freeze_embeddings: bool = option(True, "keep the embeddings as they are (arXiv 2310.04726 section 4.2)")
     freeze_layers: int = option(3, "keep the lowest layers as they are", min=0)
-    order: Literal["random", "sorted"] = option(
-        "random", "how an epoch becomes batches: at random, or batches of about one length, in windows of 50 of them"
-    )
     micro_batch: int | Literal["auto"] = option(
         0,
         "sequences in one forward pass; 0 means the whole batch, auto halves it where memory does not suffice",

@@ -12,14 +12,9 @@ from xlt_engine.data import Example, derive_seed, few_per_class
 from xlt_engine.data.batches.sampling import epoch_batches, num_batches, resample
 
 
-def some_lengths(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(3, 60, size=count)
-
-
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 8), (8, 8), (100, 8), (1003, 16), (2000, 7)])
-@pytest.mark.parametrize("sort", [True, False])
-def test_batches_have_exactly_their_size_and_every_example_once(count: int, batch_size: int, sort: bool) -> None:
-    batches = epoch_batches(some_lengths(count), batch_size, seed=1, epoch=0, sort=sort)
+def test_batches_have_exactly_their_size_and_every_example_once(count: int, batch_size: int) -> None:
+    batches = epoch_batches(count, batch_size, seed=1, epoch=0)
     assert len(batches) == num_batches(count, batch_size)
     sizes = sorted(len(b) for b in batches)
     assert (sizes[1:], sizes[0]) == ([batch_size] * (len(batches) - 1), count % batch_size or batch_size)
@@ -28,7 +23,7 @@ def test_batches_have_exactly_their_size_and_every_example_once(count: int, batc
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        found: list[int] = np.concatenate(epoch_batches(some_lengths(300), 8, seed=seed, epoch=epoch)).tolist()
+        found: list[int] = np.concatenate(epoch_batches(300, 8, seed=seed, epoch=epoch)).tolist()
         return found
 
     np.random.seed(1)  # noqa: NPY002
@@ -39,23 +34,9 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert order(2, 0) != first
 
 
-def test_sorting_saves_padding_and_does_not_order_the_batches() -> None:
-    lengths = some_lengths(4000)
-
-    def spread(sort: bool) -> float:
-        batches = epoch_batches(lengths, 16, seed=1, epoch=0, sort=sort)
-        return float(np.mean([lengths[b].max() - lengths[b].min() for b in batches]))
-
-    assert spread(sort=True) < 0.15 * spread(sort=False)
-    means = [lengths[b].mean() for b in epoch_batches(lengths, 16, seed=1, epoch=0)]
-    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.2
-
-
 def test_company_changes_between_epochs() -> None:
-    lengths = some_lengths(1000)
-
     def pairs(epoch: int) -> set[frozenset[int]]:
-        batches = epoch_batches(lengths, 8, seed=1, epoch=epoch)
+        batches = epoch_batches(1000, 8, seed=1, epoch=epoch)
         return {frozenset((int(a), int(b))) for batch in batches for a in batch for b in batch if a < b}
 
     assert len(pairs(0) & pairs(1)) < 0.1 * len(pairs(0))

@@ -25,7 +25,6 @@ from xlt_engine.engine.evaluation.inference import (
     predict_items,
     predict_logits,
     predict_votes,
-    predicted_classes,
 )
 from xlt_engine.engine.stages.context import Context
 from xlt_engine.engine.storage.run_warning import RunWarning
@@ -203,10 +202,6 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "votes": packed_votes,
     "logits": lambda logits: logits.transpose(0, 1).flatten(1),
     "mean": lambda logits: votes(logits).mean_probability.argmax(-1, keepdim=True),
-    **{
-        name: lambda logits, name=name: predicted_classes(logits, votes(logits).mean_probability, name).unsqueeze(1)
-        for name in ("vote", "first")
-    },
 }
 
 

@@ -43,8 +43,8 @@ def test_what_is_left_open_is_the_presets(tmp_path: Path, task: str, best: tuple
 
 def test_what_the_recipe_or_an_option_says_stays_and_origins_tell(tmp_path: Path) -> None:
     more = "[selftrain]\nword_pooling = 0.2\n"
-    assert values(tmp_path, "ner", more, "preset=best", "prediction=vote") == ("vote", 0.2, 0.75, "finetuned", "seeds")
-    origins = load_recipe(tmp_path / "r.toml", ["preset=best", "prediction=vote"]).origins
+    assert values(tmp_path, "ner", more, "preset=best", "prediction=mean") == ("mean", 0.2, 0.75, "finetuned", "seeds")
+    origins = load_recipe(tmp_path / "r.toml", ["preset=best", "prediction=mean"]).origins
     places = [origins[f"selftrain.{key}"] for key in ("word_pooling", "source_prior", "cap")]
     assert places == [f"{tmp_path / 'r.toml'}:12", "preset best", "default"]
     assert origins["prediction"] == "--set"

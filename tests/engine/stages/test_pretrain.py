@@ -43,9 +43,7 @@ def test_loss_and_accuracy_of_held_out_text(tiny: Any) -> None:
 
 
 def _by_hand(model: Any, text: Corpus, special: torch.Tensor, mask_id: int) -> tuple[float, int, int]:
-    batches = MlmBatches(
-        [text], special=special.numpy(), mask_id=mask_id, batch_size=64, epochs=1, seed=0, sort=True, rate=0.15
-    )
+    batches = MlmBatches([text], special=special.numpy(), mask_id=mask_id, batch_size=64, epochs=1, seed=0, rate=0.15)
     loss, hits, count = 0.0, 0, 0
     for step in range(len(batches)):
         for batch in batches[step]:
