@@ -53,7 +53,7 @@ def serve() -> None:
                     batches=batches,
                 )
             ]
-            side = Ours(task, config, torch.device("cpu"))
+            side = Ours(task, config, torch.device("cpu"), asked["precision"])
             side.load([[steps[0][0][:2]], *steps])
             answer: dict[str, Any] = {"tokens": [sum(r.length for rows in step for r in rows) for step in steps]}
         else:
@@ -84,11 +84,11 @@ def server(checkout: Path, links: Path) -> Iterator[Any]:
         process.stdin.close()
 
 
-def compare(before: Any, now: Any, task: str, shape: str, repeats: int) -> dict[str, Any]:
+def compare(before: Any, now: Any, task: str, repeats: int, **how: str) -> dict[str, Any]:
     """Milliseconds of both over the same steps of a task, and their ratio step by step."""
     from xlt_engine.engine.bench.harness import quantiles
 
-    tokens = [ask(task=task, shape=shape, repeats=repeats)["tokens"] for ask in (before, now)]
+    tokens = [ask(task=task, repeats=repeats, **how)["tokens"] for ask in (before, now)]
     if tokens[0] != tokens[1]:
         raise click.ClickException(f"{task}: the two checkouts make other batches; their times do not compare")
     seconds: dict[Any, list[float]] = {before: [], now: []}
@@ -106,23 +106,24 @@ def compare(before: Any, now: Any, task: str, shape: str, repeats: int) -> dict[
 @click.command()
 @click.argument("checkout", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--shape", default="small", show_default=True, help="Of step_bench.")
+@click.option("--precision", default="fp32", show_default=True, help="Of both.")
 @click.option("--repeats", default=12, show_default=True, type=click.IntRange(2), help="Steps of each order.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False))
-def main(checkout: Path, shape: str, repeats: int, json_file: Path | None) -> None:
+def main(checkout: Path, shape: str, precision: str, repeats: int, json_file: Path | None) -> None:
     """Times the steps of CHECKOUT and of this checkout in turn."""
     from common import made
     from step_bench.work import TASKS
 
     from xlt_engine.engine.storage.run_folder import git_commit
 
-    command = f"python benchmarks/before_after.py BEFORE --shape {shape} --repeats {repeats}"
+    command = f"python benchmarks/before_after.py BEFORE --shape {shape} --precision {precision} --repeats {repeats}"
     result = {"made": made(command, [], trained=False), "before": git_commit(checkout), "shape": shape, "tasks": {}}
     with ExitStack() as held:
         links = [Path(held.enter_context(TemporaryDirectory())) for _ in range(2)]
         checkouts = checkout.resolve(), HERE
         before, now = (held.enter_context(server(c, link)) for c, link in zip(checkouts, links, strict=True))
         for task in TASKS:
-            result["tasks"][task] = row = compare(before, now, task, shape, repeats)
+            result["tasks"][task] = row = compare(before, now, task, repeats, shape=shape, precision=precision)
             times, old, new = row["times"], row["before_ms"]["p50"], row["now_ms"]["p50"]
             spread = f"{times['p20']:.3f} to {times['p80']:.3f}"
             click.echo(f"{task}: {old:.1f} ms before, {new:.1f} now: {times['p50']:.3f} times ({spread})")

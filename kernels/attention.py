@@ -73,6 +73,8 @@ __all__ = ["AttentionPlan", "attention_plan", "packed_attention"]
 
 _WIDEST_HEAD = 128
 _SPAN_ELEMENTS = 1 << 18
+_VECTOR = 32
+"""Numbers of 16 bits in a vector register."""
 
 
 def _blocks(memory: Tensor, group: AttentionGroup, heads: int, parts: int) -> tuple[Tensor, ...]:
@@ -190,15 +192,16 @@ def _attend(
         q, k, v, out = q[:, piece.queries], k[:, piece.keys], v[:, piece.keys], out[:, piece.queries]
     probability = q.new_empty(q.shape[0], *piece.shape)
     kept = None if kept is None else kept.view(probability.shape)
-    padding = piece.padding
-    padding = None if padding is None else padding.expand(-1, heads, -1, -1).reshape(-1, 1, padding.shape[-1])
+    band = None if piece.band is None else piece.band.to(q.dtype)
     for span in _spans(*probability.flatten(1).shape):
         scores = probability[span]
         scores.baddbmm_(q[span], k[span].transpose(1, 2), beta=0, alpha=scale)
-        if piece.band is not None:
-            scores += piece.band
-        if padding is not None:
-            scores += padding[span]
+        if band is not None:
+            scores += band
+        for begin, end, first in piece.ends:  # a sum with a mask would be made row by row
+            begin, end = max(begin * heads - span.start, 0), min(end * heads, span.stop) - span.start
+            if begin < end:
+                scores[begin:end, :, first:].fill_(piece.hidden)
         _softmax_(scores)
         dropped = scores if kept is None else scores.mul(kept[span])
         out[span].baddbmm_(dropped, v[span], beta=0, alpha=keep)
@@ -206,16 +209,20 @@ def _attend(
 
 
 def _softmax_(scores: Tensor) -> None:
-    """In place. Of 16 bits in fp32: torch's own loop for these takes rows below 32 numbers one number at a time."""
-    if scores.dtype == torch.bfloat16:
+    """In place. Of 16 bits in fp32, unless rows fill vectors: torch takes what is left of a row a number at a time."""
+    if scores.dtype == torch.bfloat16 and scores.shape[-1] % _VECTOR:
         scores.copy_(torch.softmax(scores.float(), -1))
     else:
         torch.softmax(scores, -1, out=scores)
 
 
 def _softmax_backward(d_probability: Tensor, probability: Tensor) -> Tensor:
-    """The gradient of the scores, in the dtype of the probabilities; computed as `_softmax_` computes these."""
-    wide = torch.float32 if probability.dtype == torch.bfloat16 else probability.dtype
+    """The gradient of the scores, in the dtype of the probabilities; computed in fp32 at least.
+
+    Torch does so itself with 16 bits, but takes rows below a vector one number at a time, and is slower than by copies.
+    """
+    short = probability.dtype == torch.bfloat16 and probability.shape[-1] < _VECTOR
+    wide = torch.float32 if short else probability.dtype
     d_probability, p = d_probability.to(wide), probability.to(wide)
     d_scores: Tensor = torch.ops.aten._softmax_backward_data(d_probability, p, -1, wide)
     return d_scores.to(probability.dtype)

@@ -33,14 +33,14 @@ class AttentionGroup:
         sequences: how many, n.
         length: of the longest, or more (`_slots`), L.
         first_slot: where the group's n * L slots begin among those of all groups.
-        shortest: length of the shortest.
+        runs: of sequences of one length, in ascending order: where each ends among the n, and the length.
         key_mask: [n, 1, 1, L], 0 for tokens and -inf for padding; None when all have length L.
     """
 
     sequences: int
     length: int
-    shortest: int
     first_slot: int
+    runs: tuple[tuple[int, int], ...]
     key_mask: Tensor | None
 
 
@@ -51,7 +51,9 @@ class Piece:
     Attributes:
         queries, keys: where they are in their sequences.
         alone: whether they are all of the group's.
-        padding: [n, 1, 1, keys], 0 for tokens and far below for padding; None where there is none.
+        padding: [n, 1, 1, keys], 0 for tokens and `hidden` for padding; None where there is none.
+        hidden: the score of a key that is padding.
+        ends: of sequences with padding: the first one, where they end, and the first of their keys that is padding.
         band: [queries, keys], 0 within the window and -inf beyond it; None without a window.
     """
 
@@ -59,6 +61,8 @@ class Piece:
     keys: slice
     alone: bool
     padding: Tensor | None
+    hidden: float
+    ends: tuple[tuple[int, int, int], ...]
     band: Tensor | None
 
     @property
@@ -200,7 +204,9 @@ def _make_layout(starts: Sequence[int], multiple: int) -> Layout:
             key_mask = torch.zeros(pad.shape).masked_fill_(pad, float("-inf"))[:, None, None]
         pieces.append((offsets[:, None] + column.masked_fill(pad, 0)).flatten())
         masks.append(pad.flatten())
-        groups.append(AttentionGroup(len(members), len(column), int(sizes[0]), first, key_mask))
+        lengths_of = sizes.tolist()
+        runs = tuple((end, size) for end, size in enumerate(lengths_of, 1) if lengths_of[end : end + 1] != [size])
+        groups.append(AttentionGroup(len(members), len(column), first, runs, key_mask))
         first += pad.numel()
     slot_token, padding = torch.cat(pieces), torch.cat(masks)
     token_slot = torch.empty(starts[-1], dtype=torch.int64)
@@ -246,7 +252,8 @@ def _make_pieces(group: AttentionGroup, window: int | None, device: torch.device
     """
     length = group.length
     if window is None or window >= length - 1:
-        return [Piece(slice(0, length), slice(0, length), True, group.key_mask, None)]
+        whole = slice(0, length)
+        return [Piece(whole, whole, True, group.key_mask, float("-inf"), _ends(group, whole), None)]
     height = length if length <= _QUERIES + 2 * window else _QUERIES
     before = window + window % 2
     place = torch.arange(-before, height + window, device=device)
@@ -258,11 +265,18 @@ def _make_pieces(group: AttentionGroup, window: int | None, device: torch.device
         keys = slice(max(0, begin - before), min(queries.stop + window, length))
         first = keys.start - begin + before
         part = band[: queries.stop - begin, first : first + keys.stop - keys.start]
-        padding = None
-        if group.key_mask is not None and group.shortest < keys.stop:
+        ends, padding = _ends(group, keys), None
+        if ends and group.key_mask is not None:
             padding = group.key_mask[..., keys].clamp(min=_OUT_OF_SIGHT)
-        pieces.append(Piece(queries, keys, height == length, padding, part))
+        pieces.append(Piece(queries, keys, height == length, padding, _OUT_OF_SIGHT, ends, part))
     return pieces
+
+
+def _ends(group: AttentionGroup, keys: slice) -> tuple[tuple[int, int, int], ...]:
+    """`Piece.ends` of the group's sequences, by their keys in a piece."""
+    starts = (0, *(end for end, _ in group.runs))
+    runs = ((start, end, max(0, size - keys.start)) for start, (end, size) in zip(starts, group.runs, strict=False))
+    return tuple(run for run in runs if run[2] < keys.stop - keys.start)
 
 
 def _make_rows(layout: Layout, heads: int, parts: int) -> Rows:

@@ -30,7 +30,7 @@ GOLDEN = 0x9E3779B9
 FIRST = 0x7FEB352D
 SECOND = 0x846CA68B
 SITE_SPLIT = 0x5BF03635
-_CHUNK_WORDS = 1 << 15
+_CHUNK_WORDS = 1 << 16
 _MASK32 = (1 << 32) - 1
 
 
@@ -103,21 +103,21 @@ def _site_keys(seed: int, site: int) -> tuple[int, int]:
     return a, _mix(a ^ SITE_SPLIT)
 
 
-def _xor_shift(x: Tensor, by: int, scratch: Tensor) -> Tensor:
+def _xor_shift_(x: Tensor, by: int, scratch: Tensor) -> Tensor:
     """`x ^= x >> by` with a logical shift, in place."""
     torch.bitwise_right_shift(x, by, out=scratch)
     return x.bitwise_xor_(scratch.bitwise_and_((1 << (32 - by)) - 1))
 
 
-def _mix_(x: Tensor, key: Tensor | None = None) -> Tensor:
-    scratch = torch.empty_like(x)
-    _xor_shift(x, 16, scratch)
-    x.mul_(FIRST)
-    if key is not None:
-        x.add_(key)
-    _xor_shift(x, 15, scratch)
+def _mix_(x: Tensor, scratch: Tensor, key: Tensor | None = None) -> Tensor:
+    _xor_shift_(x, 16, scratch)
+    if key is None:
+        x.mul_(FIRST)
+    else:
+        torch.add(key, x, alpha=FIRST, out=x)
+    _xor_shift_(x, 15, scratch)
     x.mul_(_wrap(SECOND))
-    return _xor_shift(x, 16, scratch)
+    return _xor_shift_(x, 16, scratch)
 
 
 def keep_mask(
@@ -152,16 +152,19 @@ def keep_mask(
     if first:
         numbers = numbers.add(_wrap(first * lanes))
     a, b = _site_keys(value, site)
-    key0 = _mix_(numbers.mul(_wrap(GOLDEN)).add_(_wrap(a)))
-    key1 = _mix_(numbers.bitwise_xor(_wrap(b)))
-    words = (columns + 1) // 2
-    counter = torch.arange(begin // 2, begin // 2 + words, dtype=torch.int32, device=numbers.device)
+    key0 = _mix_(numbers.mul(_wrap(GOLDEN)).add_(_wrap(a)), torch.empty_like(numbers))[:, None]
+    key1 = _mix_(numbers.bitwise_xor(_wrap(b)), torch.empty_like(numbers))[:, None]
+    count = (columns + 1) // 2
+    counter = torch.arange(begin // 2, begin // 2 + count, dtype=torch.int32, device=numbers.device)
     counter.mul_(_wrap(GOLDEN))
     mask = torch.empty((numbers.shape[0], columns), dtype=torch.uint8, device=numbers.device)
     least = dropped_levels(p) - LEVELS // 2
-    step = max(1, _CHUNK_WORDS // max(words, 1))
+    step = max(1, min(_CHUNK_WORDS // max(count, 1), numbers.shape[0]))
+    words, scratch = numbers.new_empty(2, step, count).unbind()
     for start in range(0, numbers.shape[0], step):
         span = slice(start, start + step)
-        bits = _mix_(key0[span, None] + counter, key1[span, None]).view(torch.int16)
+        keys = key0[span]
+        x, rest = words[: keys.shape[0]], scratch[: keys.shape[0]]
+        bits = _mix_(torch.add(keys, counter, out=x), rest, key1[span]).view(torch.int16)
         torch.ge(bits[:, :columns], least, out=mask[span])
     return mask
