@@ -76,7 +76,7 @@ def test_public_data_comes_from_xlt_data(name: str, tmp_path: Path, monkeypatch:
     for target in config.targets:
         files += [*target.unlabelled, target.test]
     assert all(file is not None and file.is_relative_to(tmp_path / "data") for file in files)
-    assert config.model.path == tmp_path / "assets" / "mini-encoder"
+    assert config.model.path == tmp_path / "assets" / "encoder"
     for target in config.targets:
         assert target.test not in target.unlabelled
     monkeypatch.delenv("XLT_DATA")
