@@ -127,15 +127,10 @@ def _parts(context: Context, stage: Stage, saved: Mapping[str, np.ndarray]) -> l
     source, target = context.data.source_train, pool_store(context, stage)
     view, targets = ItemView(target), saved["target.targets"]
     accepted = np.diff(np.concatenate([[0], np.cumsum(targets >= 0)])[view.offsets]) > 0
-    labels, table = np.asarray(source.item_labels), context.config.selftrain.hard
-    of_source = of_target = None
-    if (table.source_weight, table.target_weight) != (1.0, 1.0):
-        of_source = np.full(len(labels), table.source_weight, np.float32)
-        of_target = np.full(len(targets), table.target_weight, np.float32)
     texts = by_target(target, np.flatnonzero(accepted))
     return [
-        Part(ItemView(source), np.flatnonzero(saved["source.keep"]), labels=labels, weights=of_source),
-        *(Part(view, text, labels=targets, weights=of_target) for text in texts if len(text)),
+        Part(ItemView(source), np.flatnonzero(saved["source.keep"]), labels=np.asarray(source.item_labels)),
+        *(Part(view, text, labels=targets) for text in texts if len(text)),
     ]
 
 

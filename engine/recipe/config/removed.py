@@ -28,6 +28,8 @@ UNUSED: dict[str, object] = {f"world.{knob}": value for knob, value in _KNOBS.it
     **_OF_SOFT,
     "training.l2_to_base": 0.0,
     "training.order": "random",
+    "selftrain.hard.source_weight": 1.0,
+    "selftrain.hard.target_weight": 1.0,
     "selftrain.mlm_weight": 0.0,
     "selftrain.soft.sides": "target",
     "selftrain.accept": "threshold",
@@ -55,6 +57,7 @@ REMOVED = {
     "pretrain.max_length": "use max_length, which holds for all stages",
     "btf.max_length": "use max_length, which holds for all stages",
     "order": "leave it out, batches are drawn at random; those of about one length cost F1",
+    **dict.fromkeys(("source_weight", "target_weight"), 'leave it out; see hard.mix = "balanced"'),
     "l2_to_base": "leave it out, no measurement says that it helps",
     "selftrain.mlm_weight": "leave it out, masked words beside self-training cost 8.5 ± 2.1 points on WikiANN",
     "selftrain.outside": "leave it out, all accepted O are learned",
@@ -88,6 +91,8 @@ REMOVED = {
 """By key, or key and value; a key without a dot has gone from every table."""
 AFTER_0_2_0 = {
     "order",
+    "source_weight",
+    "target_weight",
     "each",
     "cloze",
     "selftrain.accept",

@@ -180,13 +180,6 @@ class HardConfig(TaskConfig):
     epochs: float = option(10.0, "passes over the data", above=0)
     start: Literal["student", "base"] = option("student", "weights it starts from")
     mix: Literal["natural", "balanced"] = option("natural", "source and target together as they are, or in equal parts")
-    source_weight: float = option(1.0, "factor of the losses of source items", min=0)
-    target_weight: float = option(1.0, "factor of the losses of target items", min=0)
-
-    def problems(self) -> Problems:
-        if self.source_weight == self.target_weight == 0:
-            return [("target_weight", "is 0, and so is source_weight: nothing is left to learn")]
-        return []
 
 
 @dataclass(frozen=True, kw_only=True)

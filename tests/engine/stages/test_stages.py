@@ -372,20 +372,6 @@ def test_a_balanced_mix_repeats_the_smaller_part(texts: Finished) -> None:
     assert sum(trace["valid"]) == 2 * max(source, target)
 
 
-def test_weights_of_source_and_target(ner: Finished) -> None:
-    """The first step's loss is the weighted sum of what both parts add to it; its divisor stays the number of items."""
-
-    def first(source: float, target: float) -> tuple[float, int]:
-        weights = f"selftrain.hard.source_weight={source}", f"selftrain.hard.target_weight={target}"
-        trace = ner.again(*weights, "selftrain.rounds=1").trace("hard1")
-        return trace["loss"][0], trace["valid"][0]
-
-    (source, valid), (target, _), mixed = first(1, 0), first(0, 1), first(0.5, 3)
-    assert min(source, target) > 1e-3
-    assert mixed == (pytest.approx(0.5 * source + 3 * target, rel=1e-5), valid)
-    assert ner.base.trace("hard1")["loss"][0] == pytest.approx(source + target, rel=1e-5)
-
-
 @pytest.mark.parametrize("positions", ["first", "all"])
 def test_positions_of_the_soft_loss(ner: Finished, positions: str) -> None:
     result = ner.again(f'selftrain.soft.positions="{positions}"', "selftrain.rounds=0.5")
