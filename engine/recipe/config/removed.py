@@ -89,17 +89,8 @@ REMOVED = {
     },
 }
 """By key, or key and value; a key without a dot has gone from every table."""
-AFTER_0_2_0 = {
-    "order",
-    "source_weight",
-    "target_weight",
-    "each",
-    "cloze",
-    "selftrain.accept",
-    "selftrain.soft.sides",
-    "selftrain.mlm_weight",
-    "l2_to_base",
-}
+AFTER_0_2_0 = {"order", "source_weight", "target_weight", "each", "cloze"}
+AFTER_0_2_0 |= {"selftrain.accept", "selftrain.soft.sides", "selftrain.mlm_weight", "l2_to_base"}
 AFTER_0_2_0 |= {key for key in REMOVED if key.startswith("world.")}
 AFTER_0_2_0 |= {*_OF_TRANSLATIONS, *_OF_SOFT, *_OF_FOLDERS, "targets.N.pseudo_labels"}
 
