@@ -5,7 +5,8 @@
 
 The weights of a part have a constant rate. A tenth of a part more with a falling one finishes them, on a side branch
 (`assets/encoder` stays as it is); then the recipe wikineural runs from them, and the probe looks for the translations
-of xSID's test sentences. Killed, the same command goes on. `--seeds` are those of the recipe; `--set` goes to it, too.
+of xSID's test sentences. Killed, the same command goes on. `--seeds` are those of the recipe; `--set` and `--reuse` go
+to its run, too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from xlt_engine.engine.storage.files import read_json, sha256_file
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODER, RESULT = ROOT / "assets" / "encoder", ROOT / "benchmarks" / "results" / "encoder-growth.json"
-FINISH = ("training.warmup=0", "training.decay=1", "pretrain.epochs=0.08")
+FINISH = ("training.warmup=0.005", "training.decay=1", "pretrain.epochs=0.08")
 STAGES = ("zero-shot", "btf", "soft1", "hard1")
 
 
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--finished", action="store_true", help="the weights are those of the last part of all")
     parser.add_argument("--seeds", default="0", help="of the recipe, such as 0,1,2")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="key=value for the recipe")
+    parser.add_argument("--reuse", type=Path, action="append", default=[], help="run folder with stages to take over")
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
     options.work.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,9 @@ def _point(start: Path, encoder: Path, seeds: list[int], options: argparse.Names
         tokens += sum(trace["tokens"]) / 1e6
         accuracy = {name: value["accuracy"] for name, value in trace["held_out"][-1].items() if name != "step"}
     overrides = [f"model.path={encoder}", *options.overrides]
-    result = run("wikineural", seeds=seeds, overrides=overrides, run_dir=options.work / "wikineural")
+    result = run(
+        "wikineural", seeds=seeds, overrides=overrides, run_dir=options.work / "wikineural", reuse=options.reuse
+    )
     command = ["python benchmarks/encoder_growth.py --work FOLDER", *(f"--set {o}" for o in options.overrides)]
     command += [f"--commit {options.commit}"] if options.commit else []
     return {

@@ -6,8 +6,7 @@ For each recipe, the stage `baseline` (fine-tuning on the labelled source, no ta
 encoder, initial head, batches, epochs, AdamW groups, warm-up and clipping in a loop of a few lines: padded batches,
 cross entropy averaged over their words. What differs is the dropout masks. Head and batches are the same because a
 draw of them moves a score by several points (docs/findings.md): with `--draws own` the loop has draws of its own.
-`--order sorted` has the engine take batches of about one length. Scores are of the recipes' test files: entity F1, or
-accuracy.
+Scores are of the recipes' test files: entity F1, or accuracy.
 """
 
 from __future__ import annotations
