@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,15 +112,18 @@ class Walk:
             self._side_by_side(jobs)
             return
         while (run := self._next()) is not None:
-            self._make(run)
+            with self._making(run.stage):
+                finish_stage(run)
 
-    def _make(self, run: StageRun) -> None:
+    @contextmanager
+    def _making(self, stage: Stage) -> Iterator[None]:
+        """Counts a stage that is made in this process."""
         try:
-            finish_stage(run)
+            yield
         except (DataError, DivergedError) as error:
-            self._failed_at(run.stage, error)
+            self._failed_at(stage, error)
         else:
-            self._took(run.stage, made=True)
+            self._took(stage, made=True)
 
     def _side_by_side(self, jobs: int) -> None:
         context, config = self.context, self.context.config
@@ -136,7 +139,8 @@ class Walk:
                 if running or self._ready({run.stage.id}):
                     return StageJob(run.stage, run.fingerprint, tuple(run.context.warnings))
                 workers.start()  # they load what they need, while what nothing can be made beside is made here
-                self._make(run)
+                with self._making(run.stage):
+                    finish_stage(run)
             return None
 
         def take(job: StageJob, answer: Answer) -> None:
